@@ -1,0 +1,1 @@
+"""What users write and read: one pydantic model per kind, and the types they share. Imports nothing else of pgtend."""

@@ -1,0 +1,136 @@
+"""PostgresBackupPolicy: what is backed up when, to where, how long it is kept, and whether that is so."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pgtend.api.base import ApiModel, Column, Kind
+from pgtend.api.conditions import BaseStatus
+from pgtend.api.pod import PodSettings
+from pgtend.api.reasons import BackupReason
+from pgtend.api.refs import LocalRef, TargetRef
+from pgtend.api.schedule import DEFAULT_TIME_ZONE, Daily, Schedule, TimeZoneName
+from pgtend.api.types import Duration, Identifier, TimeOfDay, Timestamp
+
+
+class DumpedDatabase(ApiModel):
+    name: Identifier
+
+
+class DumpSettings(ApiModel):
+    databases: Annotated[
+        tuple[DumpedDatabase, ...] | None,
+        Field(min_length=1, max_length=256, json_schema_extra={"x-list-map-keys": ["name"]}),
+    ] = None
+    """Default: all that accept connections."""
+    globals: Literal["Auto", "WithPasswords", "WithoutPasswords", "None"] = "Auto"
+    """Roles and tablespaces; Auto takes passwords along where the role may read them."""
+    compression_level: Annotated[int, Field(ge=1, le=19)] = 1
+    """Of zstd."""
+    row_counts: Literal["Exact", "None"] = "Exact"
+    """Exact counts the rows of each table within the dump's own snapshot, to compare them when it is read back."""
+    lock_timeout: Duration = Duration("5m")
+    """How long a dump waits for its first locks."""
+
+
+class Retention(ApiModel):
+    keep_for: Duration = Duration("30d")
+    min_verified: Annotated[int, Field(ge=1, le=1000)] = 3
+    """Never fewer verified backups than that are left, however old they are."""
+
+
+class PolicySpec(ApiModel):
+    """One target's backups at one destination. Every backup is read back by another pod."""
+
+    target_ref: TargetRef
+    destination_ref: LocalRef
+    suspend: bool = False
+    mode: Literal["Observe", "Enforce"] = "Enforce"
+    """Observe starts no pod. The target's own mode counts too, the stricter wins."""
+    time_zone: TimeZoneName = DEFAULT_TIME_ZONE
+    schedule: Schedule = Schedule(daily=Daily(at=TimeOfDay("02:00")))
+    """No rrule and no monthly.week: a CronJob carries it out."""
+    starting_deadline: Duration = Duration("1h")
+    """A run that could not start for that long is missed."""
+    timeout: Duration = Duration("12h")
+    """Of one run."""
+    dump: DumpSettings = DumpSettings()
+    retention: Retention = Retention()
+    pod: PodSettings = PodSettings()
+    cel = (
+        ("self.targetRef == oldSelf.targetRef", "targetRef is immutable: make another PostgresBackupPolicy instead"),
+        (
+            "self.destinationRef == oldSelf.destinationRef",
+            "destinationRef is immutable: make another PostgresBackupPolicy instead",
+        ),
+    )
+
+
+class NamedBackup(ApiModel):
+    name: Annotated[str, Field(max_length=253)]
+    finished_at: Timestamp
+
+
+class Attempt(ApiModel):
+    name: Annotated[str, Field(max_length=253)]
+    started_at: Timestamp
+
+
+class VerifiedBackup(ApiModel):
+    name: Annotated[str, Field(max_length=253)]
+    level: Literal["Read"] = "Read"
+    verified_at: Timestamp
+
+
+class Backups(ApiModel):
+    """What the bucket holds of this policy."""
+
+    total: int
+    verified: int
+    size: Annotated[str, Field(max_length=16)]
+
+
+class PolicyStatus(BaseStatus):
+    last_backup: NamedBackup | None = None
+    last_attempt: Attempt | None = None
+    last_verified: VerifiedBackup | None = None
+    next_at: Timestamp | None = None
+    backups: Backups | None = None
+
+
+POSTGRES_BACKUP_POLICY = Kind(
+    name="PostgresBackupPolicy",
+    plural="postgresbackuppolicies",
+    short="pgbp",
+    spec=PolicySpec,
+    status=PolicyStatus,
+    reasons=BackupReason,
+    conditions=("Accepted", "BackupCurrent", "Verified", "RetentionSafe"),
+    columns=(
+        Column(name="Target", json_path=".spec.targetRef.name"),
+        Column(name="Ready", json_path='.status.conditions[?(@.type=="Ready")].status'),
+        Column(name="Current", json_path='.status.conditions[?(@.type=="BackupCurrent")].status'),
+        Column(name="Verified", json_path='.status.conditions[?(@.type=="Verified")].status'),
+        Column(name="Reason", json_path=".status.worst.reason"),
+        Column(name="Since", json_path=".status.worst.since", type="date"),
+        Column(name="Last", json_path=".status.lastBackup.finishedAt", type="date"),
+        Column(name="Next", json_path=".status.nextAt"),
+        Column(name="Age", json_path=".metadata.creationTimestamp", type="date"),
+    ),
+    selectable=(".spec.targetRef.name",),
+    name_max_length=40,
+    never=frozenset(
+        {
+            BackupReason.COMMITTED,
+            BackupReason.EXPIRED,
+            BackupReason.MISSING,
+            BackupReason.POLICY_NOT_FOUND,
+            BackupReason.RUNNING,
+            BackupReason.VERIFIED,
+            BackupReason.WAITING,
+        }
+    ),
+    description="What is backed up when and to where, how long it is kept, and whether that is so.",
+)

@@ -1,0 +1,110 @@
+"""What the domains share: one of each in a process."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from pgtend.api.databaseuser import DATABASE_USER
+from pgtend.app.routing import Routing
+from pgtend.app.settings import Settings
+from pgtend.backups.stores import Stores
+from pgtend.core.clock import Clock
+from pgtend.core.findings import ObjectKey
+from pgtend.engine.brake import Brake
+from pgtend.engine.lease import Elector
+from pgtend.kube.client import NAMESPACES, ApiError, KubeClient
+from pgtend.kube.events import EventRecorder
+from pgtend.kube.secrets import SecretReader
+from pgtend.kube.status import StatusWriter
+from pgtend.maintenance.book import Book
+from pgtend.server.ledger import Ledger
+from pgtend.server.member import MemberSessions
+from pgtend.server.policy import WritePolicy
+from pgtend.server.registry import Registry
+from pgtend.tasks.runner import Runner
+from pgtend.users.undoing import is_undoable
+
+Labels = Callable[[str], Awaitable[Mapping[str, str] | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """`labels_of` gives the labels of a namespace, None where they may not be read."""
+
+    settings: Settings
+    clock: Clock
+    client: KubeClient
+    routing: Routing
+    brake: Brake
+    secrets: SecretReader
+    policy: WritePolicy
+    ledger: Ledger
+    registry: Registry
+    members: MemberSessions
+    stores: Stores
+    book: Book
+    runner: Runner
+    events: EventRecorder
+    status: StatusWriter
+    labels_of: Labels
+
+    async def close(self) -> None:
+        await self.members.close()
+        await self.registry.close()
+        self.stores.close()
+
+
+def build(
+    *, settings: Settings, clock: Clock, client: KubeClient, routing: Routing, elector: Elector, brake: Brake
+) -> Parts:
+    secrets = SecretReader(client=client, clock=clock)
+    policy = WritePolicy(leading=elector.valid, braked=brake.on)
+    events = EventRecorder(client=client, clock=clock)
+    ledger = Ledger(client=client, namespace=settings.namespace)
+    return Parts(
+        settings=settings,
+        clock=clock,
+        client=client,
+        routing=routing,
+        brake=brake,
+        secrets=secrets,
+        policy=policy,
+        ledger=ledger,
+        registry=Registry(
+            secrets=secrets,
+            policy=policy,
+            installation=settings.installation,
+            clock=clock,
+            doubtful=routing.queue.add,
+            undoable=_undoable(routing, ledger),
+        ),
+        members=MemberSessions(),
+        stores=Stores(secrets=secrets),
+        book=Book(routing.index),
+        runner=Runner(clock=clock, changed=routing.queue.add),
+        events=events,
+        status=StatusWriter(client=client, index=routing.index, events=events, clock=clock),
+        labels_of=_labels(client),
+    )
+
+
+def _undoable(routing: Routing, ledger: Ledger) -> Callable[[ObjectKey], bool]:
+    """Whether users of a target, or what is left of them, need its server to be undone."""
+
+    def undoable(target: ObjectKey) -> bool:
+        users = (key for key in routing.dependents.of(target) if key.kind == DATABASE_USER.name)
+        return any(is_undoable(routing.index.get(key), ledger.get(key)) for key in users)
+
+    return undoable
+
+
+def _labels(client: KubeClient) -> Labels:
+    async def labels_of(namespace: str) -> Mapping[str, str] | None:
+        try:
+            found = await client.get(NAMESPACES, None, namespace)
+        except ApiError:
+            return None
+        return dict(found["metadata"].get("labels") or {})
+
+    return labels_of

@@ -1,0 +1,35 @@
+"""A job's way to the bucket, with whichever credential it was given."""
+
+from __future__ import annotations
+
+from pgtend.backups.jobs.config import Destination, JobReason
+from pgtend.backups.jobs.report import Report
+from pgtend.core.errors import PgtendError
+from pgtend.objectstore.config import AccessKey, CredentialFiles, load_credentials
+from pgtend.objectstore.errors import StoreError, StoreReason
+from pgtend.objectstore.s3 import Store
+
+
+def open_store(destination: Destination, report: Report, *, credentials: CredentialFiles | None = None) -> Store:
+    """A client; no request is made yet. Its secret is known to the report from then on, which keeps it out of texts.
+
+    Raises PgtendError(SecretMissing).
+    """
+    try:
+        found = load_credentials(credentials or destination.credentials)
+    except (OSError, ValueError) as error:
+        raise PgtendError(JobReason.SECRET_MISSING, f"credentials of the store: {error}", transient=False) from None
+    if isinstance(found, AccessKey):
+        report.secrets.append(found.secret)
+    return Store(config=destination.store, credentials=found)
+
+
+def try_out(store: Store) -> None:
+    """Tells at once whether bucket, credential and network are in order, and whether a commit can be safe."""
+    config = store.config
+    if not store.honors_conditional_writes(f"{config.prefix}/.pgtend/conditional-write"):
+        raise StoreError(
+            StoreReason.CONDITIONAL_WRITES_NOT_HONORED,
+            f"{config.location} overwrites what must not be overwritten",
+            transient=False,
+        )

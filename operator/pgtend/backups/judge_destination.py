@@ -1,0 +1,138 @@
+"""What is true of a destination, from what one look at it brought. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from pgtend.api.backupdestination import DestinationSpec, DestinationStatus, LifecycleRule
+from pgtend.api.conditions import Reason, Verdict
+from pgtend.api.reasons import DestinationReason as R
+from pgtend.api.types import Duration, format_duration
+from pgtend.core.errors import PgtendError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What was seen. `failure` is the first request that went wrong; `honored` None where it was not tried;
+    `rules` None where no credential may read them; `uploads` None where it may not list them."""
+
+    failure: PgtendError | None = None
+    honored: bool | None = None
+    rules: tuple[Mapping[str, Any], ...] | None = ()
+    uploads: int | None = None
+    braked: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    status: DestinationStatus
+    verdicts: Sequence[Verdict] = field(default_factory=tuple)
+
+
+def reason_of(error: PgtendError) -> Reason:
+    """The error's reason as this kind spells it."""
+    try:
+        return R(str(error.reason))
+    except ValueError:
+        return R.READ_FAILED
+
+
+def refused(reason: Reason, message: str, *, object: str | None = None) -> tuple[Verdict, ...]:
+    """The spec cannot be used; nothing was looked at."""
+    return (
+        Verdict("Accepted", "False", reason, message, object=object),
+        Verdict("Reachable", "Unknown", R.NOT_ACCEPTED, "not looked at", negligible=True),
+        Verdict("Safe", "Unknown", R.NOT_ACCEPTED, "not looked at", negligible=True),
+        Verdict("Ready", "False", reason, message, object=object),
+    )
+
+
+def judge(spec: DestinationSpec, look: Look, *, keep: tuple[str, timedelta] | None) -> Judged:
+    """`keep` is the policy that keeps longest here, and for how long."""
+    rules = tuple(conflicting(look.rules or (), prefix=spec.s3.prefix, keep=keep[1] if keep else None))
+    status = DestinationStatus(
+        location=f"s3://{spec.s3.bucket}/{spec.s3.prefix}",
+        conditional_writes={None: "Unknown", True: "Honored", False: "Ignored"}[look.honored],
+        incomplete_uploads=look.uploads,
+        lifecycle_rules=rules[:10],
+    )
+    accepted = Verdict("Accepted", "True", R.ACCEPTED, "spec is valid")
+    if look.failure is not None:
+        reason, message = reason_of(look.failure), look.failure.message
+        return Judged(
+            status=status,
+            verdicts=(
+                accepted,
+                Verdict("Reachable", "False", reason, message, object=look.failure.object),
+                Verdict("Safe", "Unknown", R.NOT_REACHED, "nothing is known while it is not reached", negligible=True),
+                Verdict("Ready", "False", reason, message, object=look.failure.object),
+            ),
+        )
+    where = spec.s3.endpoint or f"AWS in {spec.s3.region}"
+    safe = _safe(spec, look, rules, keep)
+    text = f"bucket {spec.s3.bucket} accepts writing, reading and listing under {spec.s3.prefix}/"
+    ready = Verdict("Ready", "True", R.IN_FORCE, text)
+    if safe.reason is R.CONDITIONAL_WRITES_NOT_HONORED:
+        ready = Verdict("Ready", "False", safe.reason, safe.message)
+    return Judged(
+        status=status,
+        verdicts=(accepted, Verdict("Reachable", "True", R.CONNECTED, f"{where} answers"), safe, ready),
+    )
+
+
+def _safe(
+    spec: DestinationSpec, look: Look, rules: Sequence[LifecycleRule], keep: tuple[str, timedelta] | None
+) -> Verdict:
+    s3 = spec.s3
+    if look.honored is False:
+        text = (
+            f"{s3.endpoint or s3.region} overwrites an object although If-None-Match forbids it, so no backup can be"
+            " committed: use a store that honors it, or upgrade this one"
+        )
+        return Verdict("Safe", "False", R.CONDITIONAL_WRITES_NOT_HONORED, text)
+    if rules:
+        first = rules[0]
+        keeps = f", policy {keep[0]} keeps {format_duration(keep[1])}" if keep else ""
+        text = (
+            f"bucket rule {first.id} deletes {s3.prefix}/ after {first.expires_after}{keeps}:"
+            " exclude the prefix from the rule"
+        )
+        return Verdict("Safe", "False", R.LIFECYCLE_CONFLICT, text, object=first.id)
+    if look.braked:
+        return Verdict("Safe", "Unknown", R.BRAKE_ON, "the brake is on: conditional writes are not tested")
+    if look.rules is None:
+        text = (
+            f"conditional writes honored, but no credential may read the lifecycle rules of bucket {s3.bucket}:"
+            " give `read` the right s3:GetLifecycleConfiguration"
+        )
+        return Verdict("Safe", "Unknown", R.MISSING_PRIVILEGE, text)
+    elsewhere = sum(recipient.identity is None for recipient in spec.encryption.age.recipients)
+    kept = f"{elsewhere} {'identity is' if elsewhere == 1 else 'identities are'} kept elsewhere"
+    text = f"conditional writes honored, no lifecycle rule expires backups, {kept}"
+    return Verdict("Safe", "True", R.AS_EXPECTED, text)
+
+
+def conflicting(rules: Sequence[Mapping[str, Any]], *, prefix: str, keep: timedelta | None) -> Sequence[LifecycleRule]:
+    """The enabled rules that would delete current objects below `prefix` before `keep` has passed. Rules that only
+    hit tagged objects do not hit ours."""
+    found = []
+    for rule in rules:
+        expiration = rule.get("Expiration") or {}
+        days = expiration.get("Days")
+        if days is None and "Date" not in expiration:
+            continue
+        scope = rule.get("Filter") or {}
+        both = scope.get("And") or {}
+        if "Tag" in scope or both.get("Tags"):
+            continue
+        hit = str(rule.get("Prefix") or scope.get("Prefix") or both.get("Prefix") or "")
+        if not (f"{prefix}/".startswith(hit) or hit.startswith(f"{prefix}/")):
+            continue
+        if days is not None and keep is not None and timedelta(days=int(days)) > keep:
+            continue
+        after = Duration(f"{int(days)}d") if days is not None else f"{expiration['Date']:%Y-%m-%d}"
+        found.append(LifecycleRule(id=str(rule.get("ID", ""))[:255], prefix=hit[:1024], expires_after=str(after)))
+    return found

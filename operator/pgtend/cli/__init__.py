@@ -1,0 +1,1 @@
+"""What people and hooks run besides the operator: the API server by the small client, PostgreSQL read only."""

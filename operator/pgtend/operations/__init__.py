@@ -1,0 +1,1 @@
+"""PostgresOperation: one task, once, because somebody asked. Admission, journal, and the run until its last word."""

@@ -1,0 +1,1 @@
+"""PostgresTarget: probes its members, judges what they say, gathers findings of other domains, writes its status."""

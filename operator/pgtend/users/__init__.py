@@ -1,0 +1,1 @@
+"""DatabaseUser: observes roles and privileges, plans the difference, keeps the password in a Secret, carries it out."""

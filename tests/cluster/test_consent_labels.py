@@ -1,0 +1,128 @@
+"""Consent by the labels of the asking namespace, which only an operator that may read Namespaces can give."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from tests.cluster.conftest import StartOperator, Tenant
+from tests.cluster.harness import Cluster, OperatorProcess, wait
+from tests.cluster.users_ground import KIND, open_target, ready, secret, touch, user
+from tests.fixtures.plugin import Postgres
+from tests.postgres.users_ground import Shop
+
+
+@pytest.mark.covers("PostgresTarget.spec.access.namespaces.selector.matchLabels")
+@pytest.mark.timeout(180)
+def test_a_namespace_is_admitted_by_its_labels(
+    cluster: Cluster, tenant: Tenant, operator: StartOperator, postgres: Postgres
+) -> None:
+    """One that carries all of them, and not one that carries some."""
+    server = postgres(18)
+    shop = Shop.open(server)
+    space, labelled, bare = tenant.namespace(), tenant.namespace("team"), tenant.namespace("team")
+    cluster.kubectl("label", "namespace", labelled, "team=shop", "stage=test")
+    cluster.kubectl("label", "namespace", bare, "team=shop")
+    process = operator([space, labelled, bare])
+    entry = {
+        "name": "teams",
+        "namespaces": {"selector": {"matchLabels": {"team": "shop", "stage": "test"}}},
+        "kinds": ["DatabaseUser"],
+        "users": {"databases": [shop.name], "maxPrivileges": ["Connect"]},
+    }
+    open_target(cluster, space, server, access=[entry])
+    with reading_labels(cluster, process):
+        for asking in (labelled, bare):
+            grants = shop.trio()[:1]
+            cluster.apply(user(asking, "app", target=space, roleName=f"{asking}_app", grants=grants))
+        ready(cluster, labelled, ["app"])
+        assert server.execute("SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", [f"{labelled}_app"]) == [(True,)]
+        cluster.wait_condition(KIND, bare, "app", "Accepted", "False", "NotPermitted")
+        assert not server.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [f"{bare}_app"])
+
+
+@contextmanager
+def reading_labels(cluster: Cluster, process: OperatorProcess) -> Iterator[None]:
+    """The right that the chart gives in cluster mode."""
+    name = f"{process.namespace}-labels"
+    cluster.kubectl("create", "clusterrole", name, "--verb=get", "--resource=namespaces")
+    try:
+        account = f"{process.namespace}:pgtend"
+        cluster.kubectl("create", "clusterrolebinding", name, f"--clusterrole={name}", f"--serviceaccount={account}")
+        yield
+    finally:
+        cluster.kubectl("delete", "clusterrolebinding,clusterrole", name, "--ignore-not-found")
+
+
+@pytest.mark.timeout(300)
+def test_a_label_that_is_lost_and_restored_fails_no_session(
+    cluster: Cluster, tenant: Tenant, operator: StartOperator, postgres: Postgres
+) -> None:
+    """Within the grace nothing happens to the login; after it the login is off, and comes back with the label."""
+    server = postgres(18)
+    shop = Shop.open(server)
+    space, team = tenant.namespace(), tenant.namespace("team")
+    process = operator([space, team])
+    entry = {
+        "name": "teams",
+        "namespaces": {"selector": {"matchLabels": {"team": "shop"}}},
+        "kinds": ["DatabaseUser"],
+        "users": {"databases": [shop.name], "maxPrivileges": ["Connect"]},
+    }
+    terms = {"access": [entry], "onWithdrawal": "Disable"}
+    role = f"{team}_app"
+
+    def label(value: str) -> None:
+        cluster.kubectl("label", "--overwrite", "namespace", team, f"team{value}")
+
+    def seen(status: str, reason: str) -> None:
+        """The labels are read at most every half minute, and when the object is looked at."""
+
+        def check() -> bool:
+            touch(cluster, team, "app", str(time.monotonic()))
+            found = cluster.get(KIND, team, "app") or {}
+            conditions = found.get("status", {}).get("conditions", [])
+            return any((c["type"], c["status"], c["reason"]) == ("Accepted", status, reason) for c in conditions)
+
+        wait(f"Accepted={status}/{reason}", check, seconds=90, every=2.0)
+
+    def can_log_in() -> bool:
+        return server.execute("SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", [role]) == [(True,)]
+
+    with reading_labels(cluster, process):
+        label("=shop")
+        open_target(cluster, space, server, **terms, withdrawalGrace="1h")
+        cluster.apply(user(team, "app", target=space, roleName=role, grants=shop.trio()[:1]))
+        ready(cluster, team, ["app"])
+        uri = secret(cluster, team, "app")["uri"]
+        with psycopg.connect(uri, autocommit=True) as session:
+            label("-")
+            seen("False", "NotPermitted")
+            assert can_log_in()
+            psycopg.connect(uri).close()
+            label("=shop")
+            seen("True", "Accepted")
+            ready(cluster, team, ["app"])
+            assert session.execute("SELECT 1").fetchone() == (1,)
+            assert (cluster.get(KIND, team, "app") or {})["status"].get("withdrawnAt") is None
+
+            # the grace is over
+            open_target(cluster, space, server, **terms, withdrawalGrace="1s")
+            label("-")
+            seen("False", "NotPermitted")
+            wait("the login is off", lambda: not can_log_in(), seconds=60)
+            status = wait(
+                "the sessions are told",
+                lambda: (s := (cluster.get(KIND, team, "app") or {})["status"]).get("remainingSessions") == 1 and s,
+                seconds=60,
+            )
+            assert status["withdrawnAt"]
+            cluster.wait_condition(KIND, team, "app", "Ready", "False", "LoginDisabled")
+            assert session.execute("SELECT 1").fetchone() == (1,)
+            label("=shop")
+            seen("True", "Accepted")
+            ready(cluster, team, ["app"])
+            psycopg.connect(uri).close()

@@ -1,0 +1,143 @@
+"""Where a user's password comes from, what its Secret says, and who could have recorded it, on real servers."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from tests.fixtures.plugin import Poolers, Postgres
+from tests.fixtures.postgres import PostgresServer
+from tests.postgres.passwords_ground import Ground, conditions, message, status
+from tests.postgres.users_ground import Shop, reached
+
+GENERATED = {"generate": {}}
+NONE = {"none": {}}
+
+
+@pytest.mark.covers("DatabaseUser.spec.password.none")
+async def test_a_login_without_a_password_and_back(server: PostgresServer) -> None:
+    ground, name = Ground(server), Ground(server).name()
+    stored = "SELECT rolpassword IS NULL FROM pg_authid WHERE rolname = %s"
+    async with reached(server) as target:
+        case = await ground.tend(target, name, password=NONE)
+        assert conditions(case)["Ready"] == ("True", "InForce")
+        found = status(case)["password"]
+        assert (found["source"], found["changedAt"], found["exposure"]) == ("None", "2026-11-22T02:00:00Z", [])
+        assert set(ground.secret(name)) == {"username", "host", "port", "dbname", "uri", "jdbc-uri"}
+        assert server.execute(stored, [name]) == [(True,)]
+
+        ground.clock.advance(60)
+        case = await ground.tend(target, name, before=case, password=GENERATED)
+        assert ground.logs_in(name)
+        first = ground.secret(name)
+        ground.clock.advance(60)
+        case = await ground.tend(target, name, before=case, password=NONE)
+        assert conditions(case)["CredentialsReady"] == ("True", "AsExpected")
+        assert "is without a password, and so is the role since 2026-11-22T02:02:00Z" in message(
+            case, "CredentialsReady"
+        )
+        assert server.execute(stored, [name]) == [(True,)]
+        assert not {"password", "pgpass"} & set(ground.secret(name)), "what holds no more is taken out"
+        assert first["password"] not in "".join(ground.secret(name).values())
+
+        # what anybody sets afterwards is not seen without pg_authid, and is with it
+        server.execute(f"ALTER ROLE \"{name}\" PASSWORD 'x'")
+        case = await ground.tend(target, name, before=case, password=NONE)
+        assert case.corrected == ()
+    with server.superuser_connect() as admin:
+        admin.execute("GRANT SELECT ON pg_authid TO pgtend_users")
+        try:
+            async with reached(server) as target:
+                case = await ground.tend(target, name, before=case, password=NONE)
+        finally:
+            admin.execute("REVOKE SELECT ON pg_authid FROM pgtend_users")
+    assert case.corrected == ("the role may have a password, and is to have none",)
+    assert server.execute(stored, [name]) == [(True,)]
+
+
+@pytest.mark.covers(
+    "DatabaseUser.spec.secret.endpoint",
+    "DatabaseUser.spec.secret.database",
+    "DatabaseUser.spec.secret.templates",
+    "DatabaseUser.reason.PoolerMissing",
+)
+async def test_a_secret_for_the_pooler_with_keys_of_ones_own(server: PostgresServer, pgbouncer: Poolers) -> None:
+    ground, shop, pooler = Ground(server), Shop.open(server), pgbouncer(server)
+    name = ground.name()
+    spec = {
+        "grants": shop.trio(),
+        "secret": {"endpoint": "Pooler", "templates": {"DSN": "{{ .uri }}&application_name=x"}},
+    }
+    async with reached(server) as target:
+        case = await ground.tend(target, name, **spec)
+        assert conditions(case)["CredentialsReady"] == ("False", "PoolerMissing")
+        assert ground.api.objects == {}
+        assert server.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [name]) == []
+    async with reached(server, pooler={"host": pooler.host, "port": pooler.port}) as target:
+        case = await ground.tend(target, name, before=case, **spec)
+        assert conditions(case)["Ready"] == ("True", "InForce")
+        values = ground.secret(name)
+        assert (values["port"], values["dbname"]) == (str(pooler.port), shop.name)
+        with psycopg.connect(values["DSN"]) as connection:
+            assert connection.execute("SELECT current_user, current_setting('application_name')").fetchone() == (
+                name,
+                "x",
+            )
+
+        # another database, no template: the key goes with it, one that others put there stays
+        ground.api.objects[name]["data"]["theirs"] = "eA=="
+        case = await ground.tend(
+            target, name, before=case, grants=shop.trio(), secret={"endpoint": "Pooler", "database": "postgres"}
+        )
+        values = ground.secret(name)
+        assert (values["dbname"], values["theirs"]) == ("postgres", "x") and "DSN" not in values
+        psycopg.connect(values["uri"]).close()
+
+
+async def test_who_could_have_recorded_the_verifier_is_told(postgres: Postgres) -> None:
+    """A log of statements, a failed statement, and pg_stat_statements, each seen where it is."""
+    silent = postgres(18, settings={"log_statement": "none", "shared_preload_libraries": ""})
+    ground = Ground(silent)
+    name = ground.name()
+    async with reached(silent) as target:
+        case = await ground.tend(target, name)
+        assert status(case)["password"]["exposure"] == []
+    stored = silent.execute("SELECT rolpassword FROM pg_authid WHERE rolname = %s", [name])[0][0]
+    assert stored not in silent.log_since(0)
+
+    loud = postgres(18, settings={"log_statement": "ddl", "shared_preload_libraries": "pg_stat_statements"})
+    loud.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+    ground = Ground(loud)
+    async with reached(loud) as target:
+        case = await ground.tend(target, name)
+        assert status(case)["password"]["exposure"] == ["Log", "PgStatStatements"]
+        stored = loud.execute("SELECT rolpassword FROM pg_authid WHERE rolname = %s", [name])[0][0]
+        assert stored in loud.log_since(0)
+        kept = loud.execute("SELECT count(*) FROM pg_stat_statements WHERE strpos(query, %s) > 0", [stored])
+        assert kept == [(1,)]
+        # it is of the password: quieter settings do not undo what was written
+        loud.execute("ALTER ROLE pgtend_users SET log_statement = 'none'")
+        ground.restart()
+        case = await ground.tend(target, name, before=case)
+        assert status(case)["password"]["exposure"] == ["Log", "PgStatStatements"]
+
+
+async def test_a_refused_statement_may_be_in_the_log(postgres: Postgres) -> None:
+    """The second attempt, which succeeds, sets a verifier of the very password whose first is in the log."""
+    silent = postgres(18, settings={"log_statement": "none", "shared_preload_libraries": ""})
+    ground = Ground(silent)
+    name = ground.name()
+    async with reached(silent) as target:
+        silent.execute("ALTER ROLE pgtend_users NOCREATEROLE")
+        case = await ground.tend(target, name)
+        assert case.failed is not None
+        assert "SCRAM-SHA-256$" in silent.log_since(0)
+        silent.execute("ALTER ROLE pgtend_users CREATEROLE")
+        case = await ground.tend(target, name, before=case)
+        assert conditions(case)["Ready"] == ("True", "InForce")
+        assert status(case)["password"]["exposure"] == ["Log"]
+        # the next password has not been there
+        ground.clock.advance(60)
+        case = await ground.tend(target, name, before=case, password=NONE)
+        ground.clock.advance(60)
+        case = await ground.tend(target, name, before=case)
+        assert status(case)["password"]["exposure"] == []
