@@ -9,6 +9,8 @@ PYTEST = $(RUN)python -m pytest -p no:cacheprovider --durations=10
 # Processes that share a layer, each with servers of its own: most tests wait most of the time.
 AT_ONCE ?= 3
 SHARED = $(PYTEST) -n $(AT_ONCE) --maxschedchunk 1
+# In the layers of `make test`: what fails among others runs once more alone, and is told (tests/setup/steady.py).
+STEADY = $(RUN)python tests/setup/steady.py
 GROUND := $(PYTHON) tests/cluster/ground/ground.py
 
 .PHONY: help venv lint check generate test test-unit test-postgres test-cluster test-e2e test-rights test-upgrade matrix crash soak bench servers demo demo-down lock \
@@ -53,14 +55,14 @@ test-unit: venv ## No I/O, under 20 s
 	$(PYTEST) -n 2 tests/unit
 
 test-postgres: venv servers ## Real servers, no Kubernetes
-	$(SHARED) tests/postgres
+	$(STEADY) -n $(AT_ONCE) tests/postgres
 
 test-cluster: venv servers ground ## A real API server, the operator as a process
-	$(SHARED) -m "not alone" tests/cluster
-	$(PYTEST) -m alone tests/cluster
+	$(STEADY) -n $(AT_ONCE) -m "not alone" tests/cluster
+	$(STEADY) -m alone tests/cluster
 
 test-e2e: venv ground images ## In the cluster: images, Helm, pods
-	$(PYTEST) tests/e2e
+	$(STEADY) tests/e2e
 
 matrix: venv ground ## Every major from 14 to 18, properties on all their cases, and what is too slow for every run
 	$(PYTHON) tests/servers/install.py --all
