@@ -15,6 +15,7 @@ from pgtend.core.clock import rfc3339
 from pgtend.users.actions import MembershipAction, PrivilegeAction
 from pgtend.users.admission import Admitted, Refusal
 from pgtend.users.plan import Plan
+from pgtend.users.reach import LOGS_IN, Proof
 from pgtend.users.state import Counts, Disabled, Problem
 from pgtend.users.wanted import Wanted, microseconds, moment
 
@@ -35,8 +36,9 @@ class Judged:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PasswordFacts:
     """What is known about the password. `set_at` is when the role was last given the Secret's, `pending` whether the
-    Secret has another since; `compared` is None where the server does not let us compare. `login` is whose it is, if
-    not the role's own, `retiring` the login before it."""
+    Secret has another since; `compared` is None where the server does not let us compare. `proof` is what came of
+    logging in with it, None where nobody has tried yet; `told` is what the status says of that and still holds. `login`
+    is whose it is, if not the role's own, `retiring` the login before it."""
 
     secret: str
     source: PasswordSource
@@ -44,6 +46,8 @@ class PasswordFacts:
     problem: Problem | None = None
     set_at: str | None = None
     compared: bool | None = None
+    proof: Proof | None = None
+    told: str | None = None
     exposure: tuple[Exposed, ...] = ()
     pending: bool = False
     login: str | None = None
@@ -223,6 +227,24 @@ def _credentials(facts: Facts, now: datetime) -> Verdict:
             " or remove it"
         )
         return Verdict(name, "False", R.PASSWORD_EXPIRED, text, facts.wanted.role)
+    return _lets_in(facts)
+
+
+def _lets_in(facts: Facts) -> Verdict:
+    """Whether what the Secret says lets in, as far as somebody has tried; else that it holds what was set. What was
+    told stands until something else is seen: that one was tried later is no news."""
+    name, password = "CredentialsReady", facts.password
+    proof = password.proof if facts.wanted.login else None
+    login = password.login or facts.wanted.role
+    refusal = proof and (proof.closed or proof.unclear)
+    if proof is not None and refusal:
+        text = f"Secret {password.secret} {proof.text} as {login}: {refusal.message}"
+        state: Status = "False" if refusal.closed else "Unknown"
+        return Verdict(name, state, R.LOGIN_REFUSED, text, refusal.place)
+    if password.told is not None and (proof is None or (proof.full and LOGS_IN not in password.told)):
+        return Verdict(name, "True", R.AS_EXPECTED, password.told)
+    if proof is not None:
+        return Verdict(name, "True", R.AS_EXPECTED, f"Secret {password.secret} {proof.text}")
     how = (
         "compared with the server's"
         if password.compared

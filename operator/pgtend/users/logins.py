@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from pgtend.api.databaseuser import Exposed
+from pgtend.api.postgrestarget import TargetSpec
 from pgtend.api.reasons import UserReason as R
 from pgtend.core.clock import Clock
 from pgtend.core.failpoints import failpoint
@@ -21,8 +22,9 @@ from pgtend.users.exposure import exposed
 from pgtend.users.judge import PasswordFacts
 from pgtend.users.keeper import Keeper
 from pgtend.users.plan_logins import retiring
-from pgtend.users.probe import Prober, Question
-from pgtend.users.proof import prove
+from pgtend.users.probe import Prober, Question, way
+from pgtend.users.proof import PATIENCE, prove
+from pgtend.users.reach import Proof
 from pgtend.users.rotation import Kept, Turn, due_at, grace_ends, judge_rotation, next_login, seconds_to
 from pgtend.users.state import Observed, Problem
 from pgtend.users.wanted import microseconds
@@ -66,21 +68,17 @@ class Logins:
 
     async def probe(self, server: Server, cases: Iterable[Case], observed: Observed, *, touched: bool) -> None:
         """Try the passwords that roles were given before: one that is refused is set again, and if that did not help,
-        it is said."""
-        now = microseconds(self._clock.now())
+        it is said. What the server shows us to differ need not be tried."""
         asked: dict[ObjectKey, tuple[Case, Kept]] = {}
         questions = []
         for case in cases:
-            kept, role = case.kept, observed.roles.get(case.kept.login) if case.kept is not None else None
-            if case.observing is not None or role is None or not role.login or kept is None or kept.password is None:
+            kept, question = case.kept, self._question(case, server.spec, observed, touched=touched)
+            if question is None or kept is None or case.compared is False or case.set_at != kept.changed_at:
                 continue
-            expired = role.valid_until is not None and role.valid_until <= now
-            if kept.written and kept.changed_at is not None and case.set_at == kept.changed_at and not expired:
-                asked[case.key] = case, kept
-                questions.append(
-                    Question(key=case.key, spec=case.spec, login=kept.login, password=kept.password, touched=touched)
-                )
-        for key, times in (await self._prober.wrong(server, questions)).items():
+            asked[case.key] = case, kept
+            questions.append(question)
+        found = await self._prober.wrong(server, questions)
+        for key, times in found.items() if not observed.sees_verifiers else ():
             case, kept = asked[key]
             case.compared = False
             if times > 1:
@@ -89,6 +87,26 @@ class Logins:
                     " it is set again. Who else sets it, or does pg_hba.conf have it checked elsewhere?"
                 )
                 case.doubt = Problem(reason=R.LOGIN_REFUSED, object=kept.login, message=text)
+
+    def _question(
+        self, case: Case, target: TargetSpec, observed: Observed, *, touched: bool = False
+    ) -> Question | None:
+        """Whether what the Secret says lets in, where that is to be expected and we may try."""
+        kept, role = case.kept, observed.roles.get(case.kept.login) if case.kept is not None else None
+        if case.observing is not None or role is None or not role.login or kept is None or kept.password is None:
+            return None
+        expired = role.valid_until is not None and role.valid_until <= microseconds(self._clock.now())
+        if expired or not kept.written or kept.changed_at is None:
+            return None
+        return Question(
+            key=case.key,
+            spec=case.spec,
+            login=kept.login,
+            password=kept.password,
+            way=way(case.spec, target),
+            touched=touched,
+            beside=not observed.sees_verifiers,
+        )
 
     def turn(self, case: Case) -> Turn:
         """Who is who, after the Secret was read."""
@@ -104,35 +122,46 @@ class Logins:
         )
 
     async def change_over(self, server: Server, cases: Iterable[Case], observed: Observed) -> None:
-        """One after the other, since the connections to a member are few."""
+        """Publish the logins that get in, and try what was set in this pass. One after the other, since the connections
+        to a member are few."""
         loop = asyncio.get_running_loop()
         end = loop.time() + PROVING_SECONDS
+        given = []
         for case in cases:
-            if loop.time() < end:
-                await self._change_over(server, case, observed)
+            proof = await self._change_over(server, case, observed) if loop.time() < end else None
+            question = self._question(case, server.spec, observed) if case.password_set else None
+            if question is not None and proof is not None:
+                self._prober.proved(question, proof)
+            elif question is not None and case.failed is None:
+                given.append(question)
+        await self._prober.given(server, given)
 
-    async def _change_over(self, server: Server, case: Case, observed: Observed) -> None:
+    async def _change_over(self, server: Server, case: Case, observed: Observed) -> Proof | None:
         """Publish the login that is to be next, where it gets in through every place that the Secret names."""
         turn, kept = case.turn, case.kept
         if turn is None or kept is None or turn.candidate is None or case.failed is not None or case.observing:
-            return
+            return None
         if not turn.candidate.applied:
-            return
+            return None
         failpoint("users.rotation.before_proof")
         candidate = turn.candidate
-        proof = await prove(server, spec=case.spec, login=candidate.login, password=candidate.password)
-        if proof.problem is not None:
-            case.refused = proof.problem
-            return
+        proof = await prove(
+            server, spec=case.spec, login=candidate.login, password=candidate.password, patience=PATIENCE
+        )
+        case.refused = proof.problem(candidate.login)
+        if case.refused is not None:
+            return None
         failpoint("users.rotation.after_proof")
         try:
             case.kept = await self._keeper.publish(case.key, case.spec, server.spec, kept)
         except ApiError as error:
             case.error = error
-            return
-        if case.kept.problem is None:
-            case.password_set, case.turn = True, self.turn(case)
-            self._exposed[case.key] = (case.kept.changed_at, exposed(observed.logging))
+            return None
+        if case.kept.problem is not None:
+            return None
+        case.password_set, case.turn = True, self.turn(case)
+        self._exposed[case.key] = (case.kept.changed_at, exposed(observed.logging))
+        return proof
 
     def given(self, case: Case, observed: Observed, *, done: bool) -> None:
         """Note whose password was set, and what could have recorded the verifier; a failed statement may be in the
@@ -165,11 +194,11 @@ class Logins:
             found |= exposed(observed.logging)
         return tuple(sorted(found))
 
-    def facts(self, case: Case, observed: Observed) -> PasswordFacts:
+    def facts(self, case: Case, target: TargetSpec, observed: Observed) -> PasswordFacts:
         """What the judge is told."""
         kept, turn = case.kept, case.turn
         assert kept and turn  # noqa: S101 - all planned
-        role, now = case.wanted.role, self._clock.now()
+        role, now, question = case.wanted.role, self._clock.now(), self._question(case, target, observed)
         before = retiring(case.wanted, observed, turn)
         last = _before(role, case, [r.name for r in before])
         rotation = judge_rotation(
@@ -198,6 +227,8 @@ class Logins:
             set_at=set_at,
             exposure=self._exposure(case, set_at, observed),
             compared=case.compared,
+            proof=self._prober.proof(question) if question is not None else None,
+            told=_told(case),
             pending=kept.ready and not given and kept.changed_at is not None,
             login=kept.login,
             retiring=last,
@@ -211,3 +242,14 @@ def _before(role: str, case: Case, names: Sequence[str]) -> str | None:
     """Of the logins that may still be used the one that the next rotation would take: that has to wait for it."""
     follows = next_login(role, case.spec, case.kept.login) if case.kept is not None else None
     return follows if follows in names else next(iter(names), None)
+
+
+def _told(case: Case) -> str | None:
+    """What the status says of this very password and this spec, where all is well."""
+    record, kept = case.record, case.kept
+    if kept is None or record.status.get("observedGeneration") != record.generation:
+        return None
+    if case.set_at != kept.changed_at or record.status.get("secretName") != kept.name:
+        return None
+    found = (c for c in record.status.get("conditions") or () if c["type"] == "CredentialsReady")
+    return next((str(c["message"]) for c in found if c["status"] == "True"), None)

@@ -71,7 +71,7 @@ class Tender:
         await at_once(self._keep(case, server.spec, observed, held) for case in mine)
         mine = [case for case in mine if case.error is None]
         await at_once(self._logins.compare(case, observed) for case in mine)
-        if held is None and not observed.sees_verifiers:
+        if held is None:
             await self._logins.probe(server, mine, observed, touched=everybody is None)
         for case in mine:
             case.turn, case.held = self._logins.turn(case), held.message if held is not None else None
@@ -88,7 +88,7 @@ class Tender:
             await self._logins.change_over(server, mine, observed)
         for case in mine:
             if case.error is None:
-                self._judge(case, observed)
+                self._judge(case, server.spec, observed)
 
     def looker(self, server: Server) -> Looker:
         known = self._lookers.get(server.key)
@@ -246,14 +246,14 @@ class Tender:
             databases={**observed.databases, **after.databases},
         )
 
-    def _judge(self, case: Case, observed: Observed) -> None:
+    def _judge(self, case: Case, target: TargetSpec, observed: Observed) -> None:
         assert case.plan and case.unique  # noqa: S101 - all planned
         facts = Facts(
             wanted=case.wanted,
             admitted=case.admitted,
             unique=case.unique,
             plan=case.plan,
-            password=self._logins.facts(case, observed),
+            password=self._logins.facts(case, target, observed),
             role_exists=case.wanted.role in observed.roles,
             failed=case.failed,
             observing=case.observing,
