@@ -117,6 +117,29 @@ def test_what_lacks_a_credential_is_undone_by_another_target_of_that_server(
 
 
 @pytest.mark.timeout(300)
+def test_who_goes_with_a_suspended_target_is_dropped_when_it_has_gone(
+    cluster: Cluster, tenant: Tenant, operator: StartOperator, postgres: Postgres
+) -> None:
+    """While it is suspended nothing is written; what it takes to undo is not forgotten meanwhile."""
+    server = postgres(18)
+    shop, space = Shop.open(server), tenant.namespace()
+    process = operator([space])
+    open_target(cluster, space, server)
+    names = [server.fresh_name("rest").replace("_", "-") for _ in range(3)]
+    cluster.apply(*(user(space, name, grants=shop.trio("Select"), deletionPolicy="Drop") for name in names))
+    ready(cluster, space, names)
+    wait("the target has a finalizer", lambda: finalizers(cluster, space) == ["pgtend.dev/target"], seconds=60)
+    open_target(cluster, space, server, suspend=True)
+    cluster.wait_condition("pgt", space, "orders", "Ready", "True", "Suspended")
+    started = time.monotonic()
+    without(cluster, space, "orders-users", "orders-monitor", "orders-ca")
+    wait("all are gone, the target too", lambda: gone(cluster, space), seconds=90)
+    print(f"of a suspended target all were gone after {time.monotonic() - started:.1f} s")
+    wait("what was left is undone", lambda: not roles(server, names), seconds=120)
+    wait("the ledger is empty", lambda: not ledger(cluster, process), seconds=60)
+
+
+@pytest.mark.timeout(300)
 def test_a_target_is_held_by_who_needs_it_and_not_for_ever(
     cluster: Cluster, tenant: Tenant, operator: StartOperator, postgres: Postgres
 ) -> None:

@@ -203,8 +203,12 @@ async def test_who_streams_changes_is_ended_too(postgres: Postgres) -> None:
     assert exists(server, app.role) is None
 
 
+@pytest.mark.parametrize("rested", [False, True])
 @pytest.mark.parametrize("policy", ["Drop", "Disable"])
-async def test_it_is_undone_though_target_and_secrets_are_gone(server: PostgresServer, policy: Policy) -> None:
+async def test_it_is_undone_though_target_and_secrets_are_gone(
+    server: PostgresServer, policy: Policy, rested: bool
+) -> None:
+    """Also where the target was suspended, or its spec not valid, before it went."""
     shop = Shop.open(server)
     app = user(server, grants=shop.trio())
     async with reached(server) as target:
@@ -225,6 +229,8 @@ async def test_it_is_undone_though_target_and_secrets_are_gone(server: PostgresS
         live.standing = target.standing
         assert (await tend(live, app)).clean()
         await registry.keep(target.key)
+        if rested:
+            await registry.rest(target.key)
         gone = True
         await registry.retire(target.key)
         kept = registry.retired(target.key)

@@ -1,4 +1,4 @@
-"""Logins with what a Secret says: through how many places they get in, and a password that somebody changed meanwhile."""
+"""Logins with what a Secret says: through how many places they get in, and a password that somebody changed."""
 
 from __future__ import annotations
 

@@ -245,6 +245,55 @@ async def test_a_target_in_doubt_is_not_kept_but_for_a_secret_that_went_first(re
     assert (found.standing if found else None) == (SOUND if kept else None)
 
 
+async def test_what_is_kept_outlives_a_time_in_which_nobody_looks() -> None:
+    """Suspended, or with a spec that is not valid: then the target goes as it is, its Secrets first."""
+    ground = Ground()
+    live = await ground.opened("monitor", "users")
+    await ground.registry.rest(ORDERS)
+    assert ground.registry.find(ORDERS) is None and ground.registry.retired(ORDERS) is None
+    with pytest.raises(PgtendError, match="has changed or gone"):
+        live.writable()
+    await ground.registry.settle()
+    await ground.deleted()
+    kept = ground.registry.retired(ORDERS)
+    assert kept is not None and kept.standing is SOUND and await ground.read(kept, "users") == "of users"
+
+
+async def test_it_is_looked_at_again_without_its_secret_and_goes() -> None:
+    ground = Ground()
+    await ground.opened("monitor", "users")
+    await ground.registry.rest(ORDERS)
+    ground.secrets.there.clear()
+    again = await ground.registry.server(ORDERS, TargetSpec.model_validate(target_spec(probeInterval="30s")))
+    assert again.standing is None, "what was found before is no leave to write"
+    again.standing = Standing(primary=None, identity=None, refusal=PgtendError(TargetReason.SECRET_MISSING, "x"))
+    # and changed once more
+    again = await ground.registry.server(ORDERS, TargetSpec.model_validate(target_spec(probeInterval="20s")))
+    await ground.deleted()
+    kept = ground.registry.retired(ORDERS)
+    assert kept is not None and kept.standing is SOUND and await ground.read(kept, "users") == "of users"
+
+
+async def test_of_other_members_nothing_is_known() -> None:
+    ground = Ground()
+    await ground.opened("monitor", "users")
+    await ground.registry.rest(ORDERS)
+    await ground.registry.server(ORDERS, TargetSpec.model_validate(target_spec(members=[{"name": "b", "host": "b"}])))
+    await ground.deleted()
+    assert ground.registry.retired(ORDERS) is None
+
+
+async def test_what_rests_is_let_go_with_who_needed_it() -> None:
+    ground = Ground()
+    await ground.opened("monitor", "users")
+    await ground.registry.rest(ORDERS)
+    ground.undoable = False
+    await ground.registry.settle()
+    ground.undoable = True  # another, later: of him nothing was kept
+    await ground.deleted()
+    assert ground.registry.retired(ORDERS) is None
+
+
 async def test_only_who_is_deleted_gets_at_what_is_kept() -> None:
     ground = Ground()
     live = await ground.opened("users")

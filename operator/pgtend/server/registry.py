@@ -44,6 +44,8 @@ class Registry:
         self._servers: dict[ObjectKey, Server] = {}
         self._keeping: dict[ObjectKey, Keeping] = {}
         self._retired: dict[ObjectKey, Server] = {}
+        # closed, and known for what they were: their target may be deleted before it is looked at again
+        self._resting: dict[ObjectKey, Server] = {}
         self._since = clock.monotonic()
 
     async def server(self, key: ObjectKey, spec: TargetSpec) -> Server:
@@ -57,6 +59,9 @@ class Registry:
         made = self._made(key, spec, keeping, doubtful=lambda: self._doubtful(key))
         # known to everybody before anything is awaited: two who ask at the same time must get the same one
         self._servers[key] = made
+        before = known or self._resting.pop(key, None)
+        if before is not None and before.spec.members == spec.members:
+            made.recall(before.last_standing)
         if known is not None:
             if known.spec.members == spec.members:
                 made.standing = known.standing
@@ -75,13 +80,26 @@ class Registry:
 
     async def drop(self, key: ObjectKey) -> None:
         self._keeping.pop(key, None)
+        self._resting.pop(key, None)
         gone = self._servers.pop(key, None)
         if gone is not None:
             await gone.close()
 
+    async def rest(self, key: ObjectKey) -> None:
+        """The target is suspended, or its spec is not valid: nobody looks at it. What is kept for those who have
+        something to undo there stays, since it may be deleted as it is now, and its Secret with it."""
+        gone = self._servers.pop(key, None)
+        if gone is None:
+            return
+        if self._undoable(key):
+            self._resting[key] = gone
+        else:
+            self._keeping.pop(key, None)
+        await gone.close()
+
     async def retire(self, key: ObjectKey) -> None:
         """The target is gone. Where something is to be undone there, it can still be, with the Secrets as they were."""
-        gone, keeping = self._servers.get(key), self._keeping.get(key)
+        gone, keeping = self._servers.get(key) or self._resting.get(key), self._keeping.get(key)
         kept = None
         if gone is not None and keeping is not None and gone.last_standing is not None:
             kept = keeping.kept(key.namespace, needed_to_undo(gone.spec))
@@ -107,6 +125,8 @@ class Registry:
 
     async def settle(self) -> None:
         """Let go what was kept for somebody who needs it no more."""
+        for key in [key for key in self._resting if not self._undoable(key)]:
+            await self.drop(key)
         for key in [key for key in self._retired if not self._undoable(key)]:
             await self._retired.pop(key).close()
 

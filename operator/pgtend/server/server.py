@@ -105,10 +105,16 @@ class Server:
 
     @property
     def last_standing(self) -> Standing | None:
-        """As what it can be used on without a further probe: as it stands or, where only a Secret is missing, stood."""
-        if self._standing is not None and self._standing.refusal is not None:
-            return self._sound if self._standing.refusal.reason in _WITHOUT_SECRET else None
-        return self._standing
+        """As what it can be used on without a further probe: as it stands or, where only a Secret is missing or nobody
+        has looked again yet, stood."""
+        standing = self._standing
+        if standing is None or (standing.refusal is not None and standing.refusal.reason in _WITHOUT_SECRET):
+            return self._sound
+        return standing if standing.refusal is None else None
+
+    def recall(self, standing: Standing | None) -> None:
+        """How it stood under an earlier spec: no leave to write, that takes a probe."""
+        self._sound = standing
 
     def member(self, name: str) -> Member:
         """Raises KeyError."""

@@ -139,7 +139,7 @@ class TargetController:
         key = record.key
         memory = self._recall(record)
         if self._registry.find(key) is not None:
-            await self._registry.drop(key)
+            await self._registry.rest(key)
             self._changed(key)
         status = on_record(memory, record.status)
         self._measure(key, verdicts, {})
