@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -65,7 +66,8 @@ def test_when_a_password_is_due(asked: dict[str, Any], active: str, expected: st
 def test_roles_of_an_earlier_strategy_are_seen_while_they_play_a_part() -> None:
     assert others("app", spec(rotation=DUAL), {}) == ("app_a", "app_b")
     assert others("app", spec(), {"password": {"activeLogin": "app"}}) == ()
-    assert others("app", spec(), {"password": {"activeLogin": "app", "retiringLogin": "app_b"}}) == ("app_a", "app_b")
+    for part in ({"retiringLogin": "app_b"}, {"withdrawnLogins": ["app", "app_b"]}):
+        assert others("app", spec(), {"password": {"activeLogin": "app", **part}}) == ("app_a", "app_b")
 
 
 def kept(**rest: Any) -> Kept:
@@ -153,6 +155,22 @@ def test_a_login_that_is_over_loses_login_and_password_and_is_no_difference() ->
     assert "app_a" not in [a.role for a in lives.actions if isinstance(a, AlterRole)]
     drifted = planned(Turn(active="app_b", others=family), HELD, before, role("app_b"))
     assert "app_a: login is true, not false" in drifted.differences and drifted.disables
+
+
+def test_what_withdrawn_consent_has_taken_is_given_back_for_the_rest_of_its_grace() -> None:
+    family, off = ("app_a", "app_b"), role("app_a", login=False, verifier=Sensitive("x"))
+    turn = Turn(active="app_b", others=family, retiring="app_a", taken=frozenset(family), over=False)
+
+    def logins(turn: Turn) -> dict[str, bool | None]:
+        made = planned(turn, HELD, off, role("app_b", login=False))
+        return {a.role: a.options.login for a in made.actions if isinstance(a, AlterRole)}
+
+    assert logins(turn) == {"app_a": True, "app_b": True}
+    assert logins(replace(turn, taken=frozenset({"app_b"}))) == {"app_b": True}, "somebody else has switched it off"
+    over = replace(turn, over=True)
+    made = planned(over, HELD, off, role("app_b"))
+    assert "app_a" in made.given and not any(text.startswith("app_a") for text in made.differences)
+    assert logins(over) == {"app_b": True}, "its password ends, and nothing is given"
 
 
 def test_whoever_logs_in_for_a_role_is_no_less_than_the_role_is() -> None:

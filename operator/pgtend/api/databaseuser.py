@@ -491,6 +491,8 @@ class PasswordStatus(ApiModel):
     """The role that the Secret's password is of; with rotation DualRole another than roleName."""
     retiring_login: Annotated[str | None, Field(max_length=63)] = None
     """The login before it, while it may be used or has sessions."""
+    withdrawn_logins: Annotated[tuple[Annotated[str, Field(max_length=63)], ...] | None, Field(max_length=3)] = None
+    """Which logins were switched off as the target's consent was withdrawn; given back with it."""
     next_rotation_at: Timestamp | None = None
 
 

@@ -38,7 +38,7 @@ class PasswordFacts:
     """What is known about the password. `set_at` is when the role was last given the Secret's, `pending` whether the
     Secret has another since; `compared` is None where the server does not let us compare. `proof` is what came of
     logging in with it, None where nobody has tried yet; `told` is what the status says of that and still holds. `login`
-    is whose it is, if not the role's own, `retiring` the login before it."""
+    is whose it is, if not the role's own, `retiring` the login before it, `taken` are those still to be given back."""
 
     secret: str
     source: PasswordSource
@@ -52,6 +52,7 @@ class PasswordFacts:
     pending: bool = False
     login: str | None = None
     retiring: str | None = None
+    taken: tuple[str, ...] = ()
     sessions: int | None = None
     next_at: datetime | None = None
     rotation: Verdict = NOT_ASKED
@@ -91,6 +92,7 @@ def judge(facts: Facts, *, previous: Mapping[str, Any], now: datetime) -> Judged
             exposure=password.exposure,
             active_login=password.login,
             retiring_login=password.retiring,
+            withdrawn_logins=password.taken or None,
             next_rotation_at=Timestamp(rfc3339(password.next_at)) if password.next_at is not None else None,
         ),
         drift=_drift(facts.plan),
@@ -134,7 +136,12 @@ def refused(
         *(Verdict(n, "Unknown", R.NOT_ACCEPTED, f"not compared since {since}", negligible=True) for n in BEHIND),
         _not_tended(refusal, since, disabled, ends),
     )
-    status = _carried(previous, role).model_copy(
+    status = _carried(previous, role)
+    if status.password is not None and disabled is not None and disabled.now:
+        logins = tuple(sorted({*(status.password.withdrawn_logins or ()), *disabled.now}))
+        password = status.password.model_copy(update={"withdrawn_logins": logins})
+        status = status.model_copy(update={"password": password})
+    status = status.model_copy(
         update={
             "withdrawn_at": Timestamp(withdrawn) if withdrawn else None,
             "remaining_sessions": disabled.sessions if disabled is not None and disabled.off else None,

@@ -25,7 +25,7 @@ from pgtend.users.plan_logins import retiring
 from pgtend.users.probe import Prober, Question, way
 from pgtend.users.proof import PATIENCE, prove
 from pgtend.users.reach import Proof
-from pgtend.users.rotation import Kept, Turn, due_at, grace_ends, judge_rotation, next_login, seconds_to
+from pgtend.users.rotation import Kept, Turn, due_at, grace_ends, judge_rotation, next_login, seconds_to, taken
 from pgtend.users.state import Observed, Problem
 from pgtend.users.wanted import microseconds
 
@@ -117,6 +117,7 @@ class Logins:
             candidate=kept.candidate,
             others=case.others,
             retiring=(case.record.status.get("password") or {}).get("retiringLogin"),
+            taken=taken(case.record.status),
             over=kept.changed_at is not None and self._clock.now() >= grace_ends(spec, kept.changed_at),
             ends_sessions=spec.rotation is not None and spec.rotation.sessions == "Terminate",
         )
@@ -172,6 +173,8 @@ class Logins:
         if case.failed is not None:
             self._prober.forget(case.key)
         case.password_set = kept.login in plan.given and done
+        if done:
+            case.turn = turn = replace(turn, taken=frozenset())
         if turn.candidate is not None and turn.next in plan.given:
             self._keeper.applied(case.key, done=done)
             case.turn = replace(turn, candidate=replace(turn.candidate, applied=done))
@@ -232,6 +235,7 @@ class Logins:
             pending=kept.ready and not given and kept.changed_at is not None,
             login=kept.login,
             retiring=last,
+            taken=_still_taken(case, observed),
             sessions=sum(r.sessions for r in counted) if counted else None,
             next_at=due,
             rotation=rotation,
@@ -242,6 +246,14 @@ def _before(role: str, case: Case, names: Sequence[str]) -> str | None:
     """Of the logins that may still be used the one that the next rotation would take: that has to wait for it."""
     follows = next_login(role, case.spec, case.kept.login) if case.kept is not None else None
     return follows if follows in names else next(iter(names), None)
+
+
+def _still_taken(case: Case, observed: Observed) -> tuple[str, ...]:
+    """What withdrawn consent has taken, and could not be given back yet; what had its time meanwhile stays off."""
+    turn = case.turn
+    found = (observed.roles.get(name) for name in sorted(taken(case.record.status)) if case.spec.login and turn)
+    off = (role.name for role in found if role is not None and not role.login)
+    return tuple(name for name in off if turn is not None and (name == turn.active or not turn.over))
 
 
 def _told(case: Case) -> str | None:

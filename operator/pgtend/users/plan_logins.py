@@ -64,7 +64,8 @@ def _parts(wanted: Wanted, observed: Observed, credential: Credential, turn: Tur
         serves = name in (turn.active, turn.next)
         if role is None and not serves and name != wanted.role:
             continue
-        lives_on = role is not None and role.login and not turn.over
+        # what was switched off by hand stays off; what withdrawn consent has taken is given back
+        lives_on = role is not None and not turn.over and (role.login or name in turn.taken)
         login = wanted.login and (serves or lives_on)
         want = replace(wanted, login=login) if name == wanted.role else login_of(wanted, name, login=login)
         if name == turn.active:
@@ -74,18 +75,19 @@ def _parts(wanted: Wanted, observed: Observed, credential: Credential, turn: Tur
         elif login:
             known = Credential()
         else:
-            known = _without_password(role, observed)
+            known = _without_password(role, observed, taken=name in turn.taken)
         yield name, plan(wanted=want, observed=observed, credential=known)
 
 
-def _without_password(role: RoleState | None, observed: Observed) -> Credential:
-    """With a login its password ends too: where a password cannot be seen, in the statement that ends the login."""
+def _without_password(role: RoleState | None, observed: Observed, *, taken: bool) -> Credential:
+    """With a login its password ends too: where a password cannot be seen, in the statement that ends the login. Of one
+    that was `taken` no more than the login was."""
     matches = role.verifier is None if role is not None and observed.sees_verifiers else None
-    return Credential(absent=True, applied=role is None or not role.login, matches=matches)
+    return Credential(absent=True, applied=role is None or not (role.login or taken), matches=matches)
 
 
 def _told(name: str, one: Plan, role: str, turn: Turn) -> Iterator[str]:
-    if name == turn.next or (name == turn.retiring and turn.over):
+    if name == turn.next or (turn.over and (name == turn.retiring or (name in turn.taken and name != turn.active))):
         return
     for text in one.differences:
         yield text if name == role or text.startswith(f"role {name} ") else f"{name}: {text}"

@@ -62,13 +62,14 @@ class Kept:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
     """Who is who in a pass: the Secret's login is `active`; `others` are this object's other roles that may exist;
-    `retiring` is the one that the status says was before. `over` is whether its grace is, `ends_sessions` whether what
-    remains then is ended."""
+    `retiring` is the one that the status says was before, `taken` are those that withdrawn consent has switched off.
+    `over` is whether the grace of those before is, `ends_sessions` whether what remains then is ended."""
 
     active: str
     candidate: Candidate | None = None
     others: tuple[str, ...] = ()
     retiring: str | None = None
+    taken: frozenset[str] = frozenset()
     over: bool = True
     ends_sessions: bool = False
 
@@ -85,8 +86,13 @@ def logins(role: str, spec: UserSpec) -> tuple[str, ...]:
 def others(role: str, spec: UserSpec, status: Mapping[str, Any]) -> tuple[str, ...]:
     """Roles of this object beside `role`: those of the spec, or of an earlier one for as long as they play a part."""
     password = status.get("password") or {}
-    named = {password.get("activeLogin"), password.get("retiringLogin")} & {*derived(role)}
+    named = {password.get("activeLogin"), password.get("retiringLogin"), *taken(status)} & {*derived(role)}
     return derived(role) if spec.two_logins or named else ()
+
+
+def taken(status: Mapping[str, Any]) -> frozenset[str]:
+    """Logins that withdrawn consent has switched off, and that nobody has given back yet."""
+    return frozenset((status.get("password") or {}).get("withdrawnLogins") or ())
 
 
 def next_login(role: str, spec: UserSpec, active: str) -> str | None:

@@ -47,11 +47,12 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disabled:
-    """What a login whose grace is over has come to: without login, with `sessions` that began before; `now` where that
-    was done in this pass. Otherwise `problem` tells why not; neither where the role is not this object's."""
+    """What a login whose grace is over has come to: without login, with `sessions` that began before; `now` are those
+    that were switched off in this pass. Otherwise `problem` tells why not; neither where the role is not this object's.
+    """
 
     off: bool = False
-    now: bool = False
+    now: tuple[str, ...] = ()
     sessions: int = 0
     problem: Problem | None = None
 

@@ -2,7 +2,8 @@
 
 Consent that is lost for a moment, as by a label that somebody takes away and puts back, must break nothing: for the
 length of the grace the role is left as it is, and afterwards no more is taken than the login. Whoever is admitted again
-is tended again, which gives the login back.
+is tended again, which gives back what was taken: the status says which logins that were, since one that somebody else
+has switched off is to stay off.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ class Withdrawer:
             states = [s for name in family if (s := observed.roles.get(name)) is not None]
             mine = [s for s in states if is_marked(s, key=key, installation=self._installation)]
             logins, sessions = [state.name for state in mine if state.login], sum(state.sessions for state in mine)
-            found[key] = Disabled(off=bool(mine), now=bool(logins), sessions=sessions)
+            found[key] = Disabled(off=bool(mine), now=tuple(logins), sessions=sessions)
             if not logins:
                 continue
             paced = self._pace.take(server.key, server.spec.max_destructive_per_pass)
