@@ -126,9 +126,15 @@ class Ground:
         return case
 
     def again(self, case: Case) -> Case:
-        """The same object with the status that the case ended in."""
+        """The same object with the status that the case ended in, as it would be written."""
+        assert case.judged is not None
         spec = case.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
-        return self.case(case.key.name, status=status(case), **spec)
+        conditions = [
+            {"type": v.type, "status": v.status, "reason": str(v.reason), "message": v.message}
+            for v in case.judged.verdicts
+        ]
+        told = {"observedGeneration": 1, "conditions": conditions}
+        return self.case(case.key.name, status=status(case) | told, **spec)
 
     def secret(self, name: str) -> dict[str, str]:
         return self.api.values(name)

@@ -101,6 +101,7 @@ async def test_in_how_many_members_it_logs_in_is_told(postgres: Postgres) -> Non
     ground, name = Ground(server), Ground(server).name()
     database = server.fresh_database("closed")
     server.execute(f'REVOKE CONNECT ON DATABASE "{database}" FROM PUBLIC')
+    server.wait_replayed(standby)
 
     def told(case: Case) -> str:
         return message(case, "CredentialsReady")
@@ -114,6 +115,7 @@ async def test_in_how_many_members_it_logs_in_is_told(postgres: Postgres) -> Non
         assert conditions(case)["CredentialsReady"] == ("True", "AsExpected")
         assert told(case) == f"Secret {name} logs in through 1 of 2 members; b was not reached"
         standby.start()
+        server.wait_replayed(standby)
         ground.clock.advance(60)
         case = await ground.tend(target, name, before=case)
         assert told(case) == f"Secret {name} logs in through 2 of 2 members"
@@ -123,6 +125,7 @@ async def test_in_how_many_members_it_logs_in_is_told(postgres: Postgres) -> Non
         assert conditions(case)["Ready"] == ("True", "InForce"), "role, password and grants equal the spec"
         assert told(case).startswith(f"Secret {name} logs in through 0 of 2 members as {name}: a (")
         server.execute(f'GRANT CONNECT ON DATABASE "{database}" TO PUBLIC')
+        server.wait_replayed(standby)
         ground.clock.advance(60)
         case = await ground.tend(target, name, before=case, secret={"database": database})
         assert told(case) == f"Secret {name} logs in through 2 of 2 members"
