@@ -71,6 +71,7 @@ matrix: venv ground ## Every major from 14 to 18, properties on all their cases,
 	$(SHARED) -m matrix tests/cluster
 
 crash: venv servers ground ## kill -9 at every failpoint; seeded short forms of it are in make test
+	$(PYTHON) tests/servers/install.py --all
 	$(SHARED) -m "crash or matrix or not matrix" -k killed tests/postgres tests/cluster
 
 soak: venv servers ground ## PGTEND_SOAK_SECONDS (300) of steady state write nothing
