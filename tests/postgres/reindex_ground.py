@@ -67,6 +67,15 @@ def writer(server: PostgresServer, name: str) -> Iterator[psycopg.Connection]:
         yield other
 
 
+@contextmanager
+def old_snapshot(server: PostgresServer, name: str) -> Iterator[None]:
+    """A transaction that has seen the database and holds no lock in it: REINDEX CONCURRENTLY waits for its end too."""
+    with server.superuser_connect(name) as other, other.transaction():
+        other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        other.execute("SELECT 1")
+        yield
+
+
 def abort(server: PostgresServer, name: str, index_name: str) -> None:
     """Somebody else's rebuilding, aborted in the middle: it leaves an invalid index behind."""
     with writer(server, name), server.superuser_connect(name) as other:

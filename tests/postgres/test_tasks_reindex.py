@@ -7,17 +7,19 @@ import asyncio
 import threading
 import time
 from contextlib import ExitStack, aclosing
+from typing import Any
 
 import pytest
 from tests.fixtures.plugin import Postgres
 from tests.fixtures.postgres import PostgresServer
-from tests.postgres.reindex_ground import abort, bloated, index, invalid, reindex, writer
+from tests.postgres.reindex_ground import abort, bloated, index, invalid, old_snapshot, reindex, writer
 from tests.postgres.tasks_ground import ground, initialize, permit
 
 from pgtend.gate.classes import TaskType
 from pgtend.tasks.indexes import look_at_indexes
 from pgtend.tasks.protocol import Breach, Ground, ItemResult, LockLevel, Outcome, TaskPlan
 from pgtend.tasks.reindex import Reindex
+from pgtend.tasks.yielding import PATIENCE_SECONDS, Watch
 
 
 async def carry_out(work: Reindex, place: Ground, plan: TaskPlan, seconds: float = 60) -> list[ItemResult]:
@@ -187,6 +189,62 @@ async def test_it_gives_way_to_traffic_and_leaves_nothing_behind(server: Postgre
     assert waited
     assert invalid(server, name) == []
     assert index(server, name, "items_pkey")[2]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("watched", [True, False], ids=["watched", "unwatched"])
+async def test_queries_that_queue_behind_it_are_let_through(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch, watched: bool
+) -> None:
+    """An old snapshot holds it up, an ALTER TABLE waits for it, a SELECT for that one. The negative control: where
+    nobody watches, the SELECT waits for as long as the old snapshot lives."""
+    name = bloated(server)
+    work = reindex(name)
+    if not watched:
+        monkeypatch.setattr(Watch, "run", until_over)
+    async with ground(server) as place:
+        plan = await work.plan(place)
+        with old_snapshot(server, name):
+            running = asyncio.create_task(carry_out(work, place, plan))
+            await seen(server, "SELECT 1 FROM pg_stat_progress_create_index WHERE phase = 'waiting for old snapshots'")
+            alter = asyncio.create_task(told(server, name, "ALTER TABLE shop.items ADD COLUMN more int"))
+            await seen(server, WAITING, "ALTER TABLE%")
+            select = asyncio.create_task(told(server, name, "SELECT count(*) FROM shop.items"))
+            if watched:
+                await asyncio.wait_for(asyncio.gather(alter, select), 60)
+            else:
+                await seen(server, WAITING, "SELECT count%")
+                await asyncio.sleep(3 * PATIENCE_SECONDS)
+                assert not select.done() and not running.done()
+                (blockers,) = (await seen(server, WAITING, "ALTER TABLE%"))[0]
+                rebuilding = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'REINDEX%' AND state = 'active'"
+                assert blockers == [row[0] for row in server.execute(rebuilding)], "it alone is in the way"
+        await asyncio.gather(alter, select)
+        (result,) = await running
+    assert result.outcome is (Outcome.DEFERRED_BLOCKING if watched else Outcome.SUCCEEDED), result
+    assert invalid(server, name) == []
+
+
+WAITING = "SELECT pg_blocking_pids(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s"
+
+
+async def until_over(self: Watch) -> None:
+    """Instead of watching."""
+    await self._over.wait()
+
+
+async def seen(server: PostgresServer, query: str, *parameters: str) -> list[tuple[Any, ...]]:
+    """The rows of a query, as soon as there are some."""
+    for _ in range(1200):
+        if rows := server.execute(query, parameters):
+            return rows
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"never seen: {query} {parameters}")
+
+
+async def told(server: PostgresServer, name: str, statement: str) -> None:
+    """A statement of somebody else, in a thread: it may wait."""
+    await asyncio.to_thread(server.execute, statement, dbname=name)
 
 
 @pytest.mark.timeout(90)
