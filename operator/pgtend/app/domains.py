@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 from pgtend.api.databaseuser import DATABASE_USER, UserSpec
 from pgtend.app.parts import Parts
@@ -13,12 +14,20 @@ from pgtend.backups.plan import ToolsImages
 from pgtend.backups.policy import PolicyController
 from pgtend.backups.prepare import Preparer
 from pgtend.backups.record import RecordController
+from pgtend.backups.stores import Stores
+from pgtend.core.clock import Clock
 from pgtend.core.findings import ObjectKey
+from pgtend.engine.dependents import Dependents
 from pgtend.engine.loop import Controller
+from pgtend.kube.client import KubeClient
 from pgtend.kube.index import Index, Record
+from pgtend.kube.status import StatusWriter
 from pgtend.maintenance.controller import WindowController
 from pgtend.maintenance.execution import RunController
 from pgtend.operations.controller import OperationController
+from pgtend.server.member import MemberSessions
+from pgtend.server.policy import WritePolicy
+from pgtend.server.registry import Registry
 from pgtend.targets.controller import TargetController
 from pgtend.users.controller import UserController
 from pgtend.users.undoing import is_undoable
@@ -113,38 +122,44 @@ def _destinations(parts: Parts) -> DestinationController:
     )
 
 
-def _backups(parts: Parts) -> tuple[PolicyController, RecordController]:
+class _Backing(TypedDict):
+    """What the controllers of policies and of their records are both given."""
+
+    index: Index
+    client: KubeClient
+    status: StatusWriter
+    stores: Stores
+    preparer: Preparer
+    dependents: Dependents
+    policy: WritePolicy
+    installation: str
+    clock: Clock
+
+
+def _backing(parts: Parts) -> _Backing:
     settings = parts.settings
-    preparer = Preparer(
-        index=parts.routing.index,
-        registry=parts.registry,
-        installation=settings.installation,
-        images=ToolsImages(template=settings.tools_image, majors=settings.tools_majors),
-    )
-    policies = PolicyController(
+    return _Backing(
         index=parts.routing.index,
         client=parts.client,
         status=parts.status,
         stores=parts.stores,
-        preparer=preparer,
+        preparer=Preparer(
+            index=parts.routing.index,
+            registry=parts.registry,
+            installation=settings.installation,
+            images=ToolsImages(template=settings.tools_image, majors=settings.tools_majors),
+        ),
         dependents=parts.routing.dependents,
         policy=parts.policy,
         installation=settings.installation,
         clock=parts.clock,
-        wake=parts.routing.queue.add,
     )
-    records = RecordController(
-        index=parts.routing.index,
-        client=parts.client,
-        status=parts.status,
-        stores=parts.stores,
-        preparer=preparer,
-        dependents=parts.routing.dependents,
-        policies=policies,
-        policy=parts.policy,
-        installation=settings.installation,
-        clock=parts.clock,
-    )
+
+
+def _backups(parts: Parts) -> tuple[PolicyController, RecordController]:
+    shared = _backing(parts)
+    policies = PolicyController(**shared, wake=parts.routing.queue.add)
+    records = RecordController(**shared, policies=policies)
 
     def recheck(key: ObjectKey) -> None:
         records.doubt(key)
@@ -154,48 +169,55 @@ def _backups(parts: Parts) -> tuple[PolicyController, RecordController]:
     return policies, records
 
 
-def _windows(parts: Parts) -> WindowController:
-    return WindowController(
+class _Maintaining(TypedDict):
+    """What the controllers of windows, of their runs and of operations are all given."""
+
+    index: Index
+    client: KubeClient
+    registry: Registry
+    status: StatusWriter
+    members: MemberSessions
+    dependents: Dependents
+    clock: Clock
+
+
+def _maintaining(parts: Parts) -> _Maintaining:
+    return _Maintaining(
         index=parts.routing.index,
         client=parts.client,
         registry=parts.registry,
         status=parts.status,
         members=parts.members,
         dependents=parts.routing.dependents,
+        clock=parts.clock,
+    )
+
+
+def _windows(parts: Parts) -> WindowController:
+    return WindowController(
+        **_maintaining(parts),
         book=parts.book,
         labels_of=parts.labels_of,
         wake=parts.routing.queue.add,
         watched=parts.settings.namespaces,
-        clock=parts.clock,
     )
 
 
 def _runs(parts: Parts, dumps: Dumps) -> RunController:
     return RunController(
-        index=parts.routing.index,
-        client=parts.client,
-        registry=parts.registry,
-        status=parts.status,
-        members=parts.members,
-        dependents=parts.routing.dependents,
+        **_maintaining(parts),
         book=parts.book,
         runner=parts.runner,
         busy_of=dumps.busy,
         braked=parts.brake.on,
         wake=parts.routing.queue.add,
         installation=parts.settings.installation,
-        clock=parts.clock,
     )
 
 
 def _operations(parts: Parts, dumps: Dumps) -> OperationController:
     return OperationController(
-        index=parts.routing.index,
-        client=parts.client,
-        registry=parts.registry,
-        status=parts.status,
-        members=parts.members,
-        dependents=parts.routing.dependents,
+        **_maintaining(parts),
         braked=parts.brake.on,
         windows_of=parts.book.of,
         busy_of=dumps.busy,
@@ -203,5 +225,4 @@ def _operations(parts: Parts, dumps: Dumps) -> OperationController:
         labels_of=parts.labels_of,
         installation=parts.settings.installation,
         requesters_checked=parts.settings.requesters_checked,
-        clock=parts.clock,
     )

@@ -6,7 +6,8 @@ it is never renamed once released. Reasons that several kinds share are spelled 
 
 from __future__ import annotations
 
-from pgtend.api.reasons.backup import BackupReason, DestinationReason
+from pgtend.api.reasons.backup import BackupReason
+from pgtend.api.reasons.destination import DestinationReason
 from pgtend.api.reasons.maintenance import RunReason, WindowReason
 from pgtend.api.reasons.operation import OperationReason
 from pgtend.api.reasons.target import TargetReason

@@ -1,108 +1,8 @@
-"""Why a condition of BackupDestination, PostgresBackupPolicy and PostgresBackup is as it is."""
+"""Why a condition of PostgresBackupPolicy and PostgresBackup is as it is. One enum, since most are of both."""
 
 from __future__ import annotations
 
 from pgtend.api.conditions import Reason
-
-
-class DestinationReason(Reason):
-    """Reasons of BackupDestination."""
-
-    IN_FORCE = (
-        "InForce",
-        "The store accepts writing, reading and listing under the prefix.",
-        "Nothing.",
-    )
-    ACCEPTED = (
-        "Accepted",
-        "The spec is valid.",
-        "Nothing.",
-    )
-    AS_EXPECTED = (
-        "AsExpected",
-        "Nothing is out of the ordinary.",
-        "Nothing.",
-    )
-    CONNECTED = (
-        "Connected",
-        "The store answers.",
-        "Nothing.",
-    )
-    INVALID_SPEC = (
-        "InvalidSpec",
-        "The spec does not parse; the message names the field. The CRD in the cluster is of another version.",
-        "Correct the field that the message names.",
-    )
-    INVALID_RECIPIENT = (
-        "InvalidRecipient",
-        "A recipient is not an age X25519 public key.",
-        "Give a key as `age-keygen` prints it; it begins with age1.",
-    )
-    SECRET_MISSING = (
-        "SecretMissing",
-        "A Secret that the spec names does not exist in the object's namespace.",
-        "Create it, then touch the annotation `pgtend.dev/reconcile` or wait a minute.",
-    )
-    SECRET_KEY_MISSING = (
-        "SecretKeyMissing",
-        "The Secret exists but lacks the key, or the key is empty.",
-        "Add the key, or name another with `key`.",
-    )
-    NOT_ACCEPTED = (
-        "NotAccepted",
-        "Not looked at, since the object is not accepted.",
-        "See the condition Accepted.",
-    )
-    NOT_REACHED = (
-        "NotReached",
-        "Nothing is known while the store is not reached.",
-        "See the condition Reachable.",
-    )
-    BRAKE_ON = (
-        "BrakeOn",
-        "The brake pauses every write of this installation, and the test of conditional writes is one.",
-        "Remove the key from the brake ConfigMap.",
-    )
-    LIFECYCLE_CONFLICT = (
-        "LifecycleConflict",
-        "A lifecycle rule of the bucket deletes backups earlier than the policies do.",
-        "Exclude the prefix from the rule that the message names.",
-    )
-    MISSING_PRIVILEGE = (
-        "MissingPrivilege",
-        "No credential may read the bucket's lifecycle rules, so nothing is claimed about them.",
-        "Give the credential `read` the right s3:GetLifecycleConfiguration on the bucket.",
-    )
-    BUCKET_MISSING = (
-        "BucketMissing",
-        "The bucket does not exist at this endpoint.",
-        "Create it, or correct `spec.s3.bucket`, `region` or `endpoint`.",
-    )
-    BUCKET_DENIED = (
-        "BucketDenied",
-        "The store refuses the credential, or the credential lacks the right for this request.",
-        "Correct the Secret or the role's policy; the message names the request that was refused.",
-    )
-    BUCKET_UNREACHABLE = (
-        "BucketUnreachable",
-        "The endpoint does not answer, or its certificate does not verify.",
-        "Check `spec.s3.endpoint`, `region`, `ca`, DNS and NetworkPolicy.",
-    )
-    CONDITIONAL_WRITES_NOT_HONORED = (
-        "ConditionalWritesNotHonored",
-        "The store overwrites an object although the request forbids it, so a backup cannot be committed safely.",
-        "Use a store that honors If-None-Match, or upgrade it.",
-    )
-    UPLOAD_FAILED = (
-        "UploadFailed",
-        "The store failed while data was written; the upload was aborted.",
-        "See the message; the next run starts anew.",
-    )
-    READ_FAILED = (
-        "ReadFailed",
-        "The store failed while data was read.",
-        "See the message; it is tried again.",
-    )
 
 
 class BackupReason(Reason):
@@ -118,21 +18,9 @@ class BackupReason(Reason):
         "This object or its target is in mode Observe: no pod is started, nothing is deleted.",
         "Set `mode: Enforce` on both.",
     )
-    SUSPENDED = (
-        "Suspended",
-        "`spec.suspend` is true: the CronJob is suspended.",
-        "Set `spec.suspend: false` to go on.",
-    )
-    ACCEPTED = (
-        "Accepted",
-        "The spec is valid, and the target admits it.",
-        "Nothing.",
-    )
-    AS_EXPECTED = (
-        "AsExpected",
-        "Nothing is out of the ordinary.",
-        "Nothing.",
-    )
+    SUSPENDED = "Suspended", "`spec.suspend` is true: the CronJob is suspended.", "Set `spec.suspend: false` to go on."
+    ACCEPTED = "Accepted", "The spec is valid, and the target admits it.", "Nothing."
+    AS_EXPECTED = "AsExpected", "Nothing is out of the ordinary.", "Nothing."
     INVALID_SPEC = (
         "InvalidSpec",
         "The spec does not parse; the message names the field. The CRD in the cluster is of another version.",
@@ -168,11 +56,7 @@ class BackupReason(Reason):
         "The target's `access` does not admit this kind here. The CronJob is suspended; nothing is taken away.",
         "Ask the target's owner to add what the message names.",
     )
-    NOT_ACCEPTED = (
-        "NotAccepted",
-        "Not looked at, since the object is not accepted.",
-        "See the condition Accepted.",
-    )
+    NOT_ACCEPTED = "NotAccepted", "Not looked at, since the object is not accepted.", "See the condition Accepted."
     CAPABILITY_MISSING = (
         "CapabilityMissing",
         "The target has no `credentials.backup`.",
@@ -213,16 +97,8 @@ class BackupReason(Reason):
         "A backup should have been there by now and is not.",
         "Look at the CronJob and its Jobs in this namespace.",
     )
-    NEVER_VERIFIED = (
-        "NeverVerified",
-        "No backup was read back yet.",
-        "Wait for the first one.",
-    )
-    VERIFY_PENDING = (
-        "VerifyPending",
-        "The newest backup is being read back, or waits for it.",
-        "Wait.",
-    )
+    NEVER_VERIFIED = "NeverVerified", "No backup was read back yet.", "Wait for the first one."
+    VERIFY_PENDING = "VerifyPending", "The newest backup is being read back, or waits for it.", "Wait."
     VERIFY_OVERDUE = (
         "VerifyOverdue",
         "The newest backup was not read back within two hours.",
@@ -248,26 +124,10 @@ class BackupReason(Reason):
         "The store refuses to delete what has expired.",
         "Correct `credentials.delete` of the destination.",
     )
-    RETENTION_FAILED = (
-        "RetentionFailed",
-        "Retention could not be carried out; it is tried again.",
-        "See the message.",
-    )
-    NOT_COMPLETE = (
-        "NotComplete",
-        "There is nothing yet that this could be said of.",
-        "See the condition Complete.",
-    )
-    RUNNING = (
-        "Running",
-        "A pod takes the backup.",
-        "Wait.",
-    )
-    WAITING = (
-        "Waiting",
-        "It waits for what the message names.",
-        "See the message.",
-    )
+    RETENTION_FAILED = "RetentionFailed", "Retention could not be carried out; it is tried again.", "See the message."
+    NOT_COMPLETE = "NotComplete", "There is nothing yet that this could be said of.", "See the condition Complete."
+    RUNNING = "Running", "A pod takes the backup.", "Wait."
+    WAITING = "Waiting", "It waits for what the message names.", "See the message."
     WORKER_LOST = (
         "WorkerLost",
         "The pod was killed from outside, or it or its Job vanished, and the bucket holds no backup of that run.",
@@ -283,26 +143,14 @@ class BackupReason(Reason):
         "The pod was killed at its memory limit.",
         "Raise `spec.pod.resources.limits.memory` of the policy.",
     )
-    EVICTED = (
-        "Evicted",
-        "The node put the pod out.",
-        "See the message; raise `spec.pod.resources.requests`.",
-    )
+    EVICTED = "Evicted", "The node put the pod out.", "See the message; raise `spec.pod.resources.requests`."
     DEADLINE_EXCEEDED = (
         "DeadlineExceeded",
         "The run took longer than `spec.timeout`.",
         "Raise it, or look for what made the run slow.",
     )
-    POD_FAILED = (
-        "PodFailed",
-        "The pod ended without telling why.",
-        "Look at its log and events.",
-    )
-    EXPIRED = (
-        "Expired",
-        "Retention has deleted it, or `notAfter` had passed before it could start.",
-        "Nothing.",
-    )
+    POD_FAILED = "PodFailed", "The pod ended without telling why.", "Look at its log and events."
+    EXPIRED = "Expired", "Retention has deleted it, or `notAfter` had passed before it could start.", "Nothing."
     MISSING = (
         "Missing",
         "The bucket does not hold it any more, and it was not retention.",
@@ -313,26 +161,10 @@ class BackupReason(Reason):
         "The brake pauses every write of this installation.",
         "Remove the key from the brake ConfigMap.",
     )
-    COMMITTED = (
-        "Committed",
-        "The manifest was written: the backup exists.",
-        "Nothing.",
-    )
-    VERIFIED = (
-        "Verified",
-        "Every object was read whole and holds what the manifest says.",
-        "Nothing.",
-    )
-    INVALID_CONFIG = (
-        "InvalidConfig",
-        "The job's configuration does not parse.",
-        "Report it: pgtend wrote it.",
-    )
-    SECRET_MISSING = (
-        "SecretMissing",
-        "A file that should be mounted is not there.",
-        "Create the Secret or its key.",
-    )
+    COMMITTED = "Committed", "The manifest was written: the backup exists.", "Nothing."
+    VERIFIED = "Verified", "Every object was read whole and holds what the manifest says.", "Nothing."
+    INVALID_CONFIG = "InvalidConfig", "The job's configuration does not parse.", "Report it: pgtend wrote it."
+    SECRET_MISSING = "SecretMissing", "A file that should be mounted is not there.", "Create the Secret or its key."
     CLIENT_TOO_OLD = (
         "ClientTooOld",
         "libpq in the image is older than 16 and could be made to send the password in clear text.",
@@ -378,21 +210,13 @@ class BackupReason(Reason):
         "The session that held the snapshot and its locks ended before the dump did.",
         "See the server's log; the next run starts anew.",
     )
-    DUMP_FAILED = (
-        "DumpFailed",
-        "pg_dump or pg_dumpall failed.",
-        "See the message: its last lines are quoted.",
-    )
+    DUMP_FAILED = "DumpFailed", "pg_dump or pg_dumpall failed.", "See the message: its last lines are quoted."
     INTERRUPTED = (
         "Interrupted",
         "The pod was told to stop: its deadline passed, or its node was drained.",
         "Raise `spec.timeout` if it was the deadline.",
     )
-    MANIFEST_UNREADABLE = (
-        "ManifestUnreadable",
-        "The manifest does not parse.",
-        "Treat this backup as lost.",
-    )
+    MANIFEST_UNREADABLE = "ManifestUnreadable", "The manifest does not parse.", "Treat this backup as lost."
     CHECKSUM_MISMATCH = (
         "ChecksumMismatch",
         "An object is not what was written: same size, other bytes.",
@@ -413,11 +237,7 @@ class BackupReason(Reason):
         "pg_restore does not read the archive to its end.",
         "Treat this backup as lost and take a new one.",
     )
-    INTERNAL_ERROR = (
-        "InternalError",
-        "The job failed in a way that nobody thought of.",
-        "Report it with the pod's log.",
-    )
+    INTERNAL_ERROR = "InternalError", "The job failed in a way that nobody thought of.", "Report it with the pod's log."
     BUCKET_MISSING = (
         "BucketMissing",
         "The bucket does not exist at this endpoint.",
@@ -458,11 +278,7 @@ class BackupReason(Reason):
         "The store failed while data was written; the upload was aborted.",
         "See the message; the next run starts anew.",
     )
-    READ_FAILED = (
-        "ReadFailed",
-        "The store failed while data was read.",
-        "See the message; it is tried again.",
-    )
+    READ_FAILED = "ReadFailed", "The store failed while data was read.", "See the message; it is tried again."
     INVALID_RECIPIENT = (
         "InvalidRecipient",
         "A recipient is not an age X25519 public key.",
@@ -488,21 +304,13 @@ class BackupReason(Reason):
         "The data ends before its end.",
         "Treat this backup as lost and take a new one.",
     )
-    NAME_NOT_RESOLVED = (
-        "NameNotResolved",
-        "A member's host name does not resolve.",
-        "Correct `host`, or the DNS.",
-    )
+    NAME_NOT_RESOLVED = "NameNotResolved", "A member's host name does not resolve.", "Correct `host`, or the DNS."
     CONNECTION_REFUSED = (
         "ConnectionRefused",
         "The host answers, but no PostgreSQL listens on the port.",
         "Start the server, or correct `port` and firewall.",
     )
-    TIMED_OUT = (
-        "TimedOut",
-        "A member does not answer within the deadline.",
-        "Check network, firewall and server load.",
-    )
+    TIMED_OUT = "TimedOut", "A member does not answer within the deadline.", "Check network, firewall and server load."
     AUTHENTICATION_FAILED = (
         "AuthenticationFailed",
         "The server rejects the credential.",
@@ -513,11 +321,7 @@ class BackupReason(Reason):
         "The server asked for a method that would expose the password (clear text, or md5 without consent).",
         "Make the server use scram-sha-256. Md5 needs `password.method: Md5`.",
     )
-    TLS_REFUSED = (
-        "TLSRefused",
-        "The server offers no TLS, and pgtend sends nothing without.",
-        "Set `ssl = on` there.",
-    )
+    TLS_REFUSED = "TLSRefused", "The server offers no TLS, and pgtend sends nothing without.", "Set `ssl = on` there."
     CERTIFICATE_NOT_TRUSTED = (
         "CertificateNotTrusted",
         "The server's certificate does not verify against the given CA or host name.",
@@ -528,26 +332,14 @@ class BackupReason(Reason):
         "The server has no connection left for pgtend.",
         "Grant pg_use_reserved_connections (16 and later), or raise max_connections.",
     )
-    SERVER_STARTING = (
-        "ServerStarting",
-        "The server is starting, stopping or recovering.",
-        "Wait.",
-    )
-    DATABASE_MISSING = (
-        "DatabaseMissing",
-        "`spec.maintenanceDatabase` does not exist.",
-        "Name one that does.",
-    )
+    SERVER_STARTING = "ServerStarting", "The server is starting, stopping or recovering.", "Wait."
+    DATABASE_MISSING = "DatabaseMissing", "`spec.maintenanceDatabase` does not exist.", "Name one that does."
     POOLER_NOT_ALLOWED = (
         "PoolerNotAllowed",
         "The address is a connection pooler, or something that ends TLS on the way, and not the server itself.",
         "Name the server itself in `members`.",
     )
-    NO_PRIMARY = (
-        "NoPrimary",
-        "No member is a primary that accepts writes.",
-        "Promote one, or add it to `members`.",
-    )
+    NO_PRIMARY = "NoPrimary", "No member is a primary that accepts writes.", "Promote one, or add it to `members`."
     STALE_MEMBER = (
         "StaleMember",
         "A member accepts writes on an older timeline than the primary: a former primary that came back.",
@@ -558,8 +350,4 @@ class BackupReason(Reason):
         "The primary is not the server that was recorded, or has gone back in time. Writes are frozen.",
         "If that is intended, set `spec.acceptIdentity` to `status.identityToken`.",
     )
-    CONNECTION_FAILED = (
-        "ConnectionFailed",
-        "Connecting failed for another cause; see the message.",
-        "See the message.",
-    )
+    CONNECTION_FAILED = "ConnectionFailed", "Connecting failed for another cause; see the message.", "See the message."
