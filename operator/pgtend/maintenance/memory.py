@@ -104,9 +104,11 @@ class Memory:
         self.items = tuple(looked.items[i] for i in order)
 
     def take_up(self, record: Record) -> None:
-        """Of a run that another process began: what it did is known from the record, or is not due any more."""
+        """Of a run that another process began: what it did is known from the record, or from the database, or is not
+        due any more."""
         known = {key_of(item) for item in self.items}
-        self.results = runs.kept_results(record.status)
+        found = self.looked.found if self.looked is not None else {}
+        self.results = {**found, **runs.kept_results(record.status)}
         before = tuple(item for item in listed(record) if key_of(item) not in known)
         for item in before:
             self.results.setdefault(key_of(item), ItemResult(outcome=Outcome.SUCCEEDED, message=_GONE))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg
@@ -19,11 +19,12 @@ from pgtend.core.findings import ObjectKey
 from pgtend.gate.asking import Refusal
 from pgtend.gate.reasons import GateReason
 from pgtend.kube.client import ApiError
+from pgtend.maintenance.score import Key
 from pgtend.postgres.purposes import Purpose
 from pgtend.postgres.session import Row
 from pgtend.server.member import needed
 from pgtend.server.server import Server
-from pgtend.tasks.protocol import Ground, Item, Task, TaskPlan
+from pgtend.tasks.protocol import Ground, Item, ItemResult, Task, TaskPlan
 from pgtend.tasks.registry import task as task_of
 from pgtend.tasks.registry import type_of
 
@@ -47,11 +48,13 @@ CONFIRM = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Looked:
-    """The tasks of a slot in the order of the spec, with their plans; `swept` tells of leftovers that were removed."""
+    """The tasks of a slot in the order of the spec, with their plans; `swept` tells of leftovers that were removed,
+    `found` of items that an earlier process had done without saying so: they may be due by the plan, and are not."""
 
     tasks: Mapping[str, Task]
     plans: tuple[TaskPlan, ...]
     swept: tuple[str, ...] = ()
+    found: Mapping[Key, ItemResult] = field(default_factory=dict)
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -64,9 +67,11 @@ def tasks_for(spec: WindowSpec, types: Sequence[str]) -> dict[str, Task]:
 
 async def look(ground: Ground, tasks: Mapping[str, Task], *, sweep: Sequence[Item] | None = None) -> Looked:
     """Plan every task. With `sweep` an earlier process was killed in the middle: what it left of the planned items
-    and of these is removed first. Raises PgtendError where no plan can be made."""
+    and of these is removed first, and of these the database is asked which are done. Raises PgtendError where no plan
+    can be made."""
     plans = []
     swept: list[str] = []
+    found: dict[Key, ItemResult] = {}
     objections = []
     for type_, task in tasks.items():
         plan = await task.plan(ground)
@@ -80,10 +85,13 @@ async def look(ground: Ground, tasks: Mapping[str, Task], *, sweep: Sequence[Ite
             lost = [item for item in claimed if item.object not in known]
             if plan.items or lost:
                 swept += await task.sweep(ground, (*plan.items, *lost))
+            if claimed:
+                done = await task.find(ground, claimed)
+                found.update({Key(type_, name): result for name, result in done.items()})
         plans.append(plan)
     if objections and len(objections) == len(tasks):
         raise PgtendError(TargetReason.MISSING_PRIVILEGE, objections[0].message, object=objections[0].object)
-    return Looked(tasks=tasks, plans=tuple(plans), swept=tuple(swept))
+    return Looked(tasks=tasks, plans=tuple(plans), swept=tuple(swept), found=found)
 
 
 def usable(server: Server | None, target: ObjectKey, spec: object, *, acting: bool = True) -> Server:

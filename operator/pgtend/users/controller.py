@@ -48,7 +48,7 @@ and each of a thousand users would be written twice."""
 FIRST_PROBE = 15.0
 SOON = 0.2
 BRAKED = 5.0
-LACKING = 60.0
+LACKING = 15.0
 """Seconds between two looks, into memory only, for a target of a server on which something is left."""
 ROTATING = 0.5
 
