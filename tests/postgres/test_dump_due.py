@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from tests.fixtures.plugin import Postgres
@@ -26,10 +26,12 @@ from pgtend.tasks.runner import Ending, Order, Run, Runner
 HOLDER = ObjectKey("MaintenanceRun", TARGET.namespace, "nightly")
 WINDOW = ObjectKey("MaintenanceWindow", TARGET.namespace, "nightly")
 POLICY = ObjectKey("PostgresBackupPolicy", TARGET.namespace, "orders")
+# its two starts a day are far from now, whenever that is
+HOUR = (datetime.now(UTC).hour + 6) % 12
 OPEN = WindowSpec.model_validate(
     {
         "targetRefs": [{"name": TARGET.name}],
-        "schedule": {"cron": "0 0,12 * * *"},
+        "schedule": {"cron": f"0 {HOUR},{HOUR + 12} * * *"},
         "duration": "12h",
         "tasks": [{"type": "Reindex"}],
         "closing": {"lastStart": "2s", "cancel": "1s"},

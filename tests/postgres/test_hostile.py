@@ -134,7 +134,7 @@ async def test_a_login_cannot_be_handed_on_to_the_real_server(
 async def test_the_control_libpq_with_a_password_computes_as_long_as_it_is_told(
     authority: CertificateAuthority,
 ) -> None:
-    async with hostile(authority, lambda number: 1_000_000) as server:
+    async with hostile(authority, lambda number: 4_000_000) as server:
         with cpu() as spent, pytest.raises(psycopg.OperationalError):
             async with asyncio.timeout(60):
                 await psycopg.AsyncConnection.connect(

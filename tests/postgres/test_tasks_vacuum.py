@@ -6,7 +6,6 @@ import asyncio
 import threading
 import time
 
-import pytest
 from tests.fixtures.plugin import Postgres
 from tests.fixtures.postgres import PostgresServer
 from tests.postgres.tasks_ground import ground, initialize, permit
@@ -100,7 +99,6 @@ async def test_a_locked_table_is_put_off(server: PostgresServer) -> None:
     assert result.outcome is Outcome.DEFERRED_LOCKED, result
 
 
-@pytest.mark.timeout(60)
 async def test_it_gives_way_to_whoever_waits_for_it(server: PostgresServer) -> None:
     name = shop(server)
     # slow: 2000 pages would take minutes with this delay
