@@ -34,8 +34,10 @@ POLICY = {"namespace": "databases", "name": "orders"}
 
 def client_programs(server: PostgresServer, folder: Path) -> Path:
     """The server's client programs with the libpq of 18. The test tree of 15, which serves 14 too, has libpq 15, which
-    jobs refuse; an image has a newer one beside client programs of 15."""
+    jobs refuse; an image has a newer one beside client programs of 15. Those of 16 bring a libpq of their own."""
     original, newest = Path(server.programs.client), Path(programs(18).client)
+    if not (original.parent / "elf").is_dir():
+        return original
     starter = (newest / "pg_dump").read_text().replace("${0%/*}", str(newest))
     lines = starter.replace('"$d/../elf/"pg_dump', f'"{original.parent}/elf/$(basename "$0")"')
     made = folder / f"client-{server.major}"
