@@ -10,6 +10,7 @@ import click
 
 from pgtend import __version__
 from pgtend.cli.access import access
+from pgtend.cli.backup import backup
 from pgtend.cli.preview import plan
 from pgtend.cli.target import target
 from pgtend.cli.user import user
@@ -25,6 +26,7 @@ main.add_command(target)
 main.add_command(access)
 main.add_command(user)
 main.add_command(plan)
+main.add_command(backup)
 
 
 @main.command()

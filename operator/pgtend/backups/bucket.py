@@ -1,21 +1,35 @@
-"""What the operator asks a bucket about a policy's backups: the listing, the manifests and the evidence, never data."""
+"""What the operator and the command line ask a bucket about backups: the listing, the manifests and the evidence, never
+data."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
-from pgtend.backups.catalog import Backup, Catalog, Listed, read_catalog, sort_listing
+from pgtend.backups.catalog import Backup, Catalog, Listed, Listing, read_catalog, sort_listing
 from pgtend.backups.manifest import Tombstone, parse_manifest
 from pgtend.objectstore.errors import NotFound
 from pgtend.objectstore.s3 import Store
 
+AT_ONCE = 8
+"""As many connections as a store keeps."""
+
 
 def read_policy(store: Store, *, installation: str, policy: tuple[str, str]) -> Catalog:
     """All backups of a policy, (namespace, name). Raises StoreError."""
-    prefix = store.config.prefix
-    listing = sort_listing(prefix=prefix, listed=_listed(store, f"{prefix}/"))
-    keys = [item.key for run in listing.runs if run.manifest for item in (run.manifest, *run.evidence)]
-    return read_catalog(listing=listing, contents=_contents(store, keys), installation=installation, policy=policy)
+    listing = _listing(store)
+    contents = _contents(store, _telling(listing))
+    return read_catalog(listing=listing, contents=contents, installation=installation, policy=policy)
+
+
+def read_all(store: Store) -> Catalog:
+    """All backups below the prefix, whoever took them: several requests at a time, since a person waits. Raises
+    StoreError."""
+    listing = _listing(store)
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="bucket") as pool:
+        parts = list(pool.map(lambda key: _contents(store, [key]), _telling(listing)))
+    contents = {key: body for part in parts for key, body in part.items()}
+    return read_catalog(listing=listing, contents=contents, installation=None, policy=None)
 
 
 def read_backup(store: Store, manifest: str) -> Backup | None:
@@ -36,6 +50,16 @@ def read_backup(store: Store, manifest: str) -> Backup | None:
         policy=(record.policy.namespace, record.policy.name),
     )
     return next((backup for backup in catalog.backups if backup.run.location.manifest == manifest), None)
+
+
+def _listing(store: Store) -> Listing:
+    prefix = store.config.prefix
+    return sort_listing(prefix=prefix, listed=_listed(store, f"{prefix}/"))
+
+
+def _telling(listing: Listing) -> list[str]:
+    """The keys of what tells of the backups: small objects beside the data."""
+    return [item.key for run in listing.runs if run.manifest for item in (run.manifest, *run.evidence)]
 
 
 def _listed(store: Store, prefix: str) -> list[Listed]:

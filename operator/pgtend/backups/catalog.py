@@ -144,7 +144,7 @@ class Backup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalog:
-    """Backups of one policy, oldest first, and all that is in the way.
+    """Backups of one policy, or of all, oldest first, and all that is in the way.
 
     `dying` are runs under a tombstone, `uncommitted` runs without a manifest, `unreadable` those whose manifest is no
     manifest, `others` runs of other policies or installations, `foreign` keys that nobody of ours wrote.
@@ -174,11 +174,11 @@ def read_catalog(
     *,
     listing: Listing,
     contents: Mapping[str, bytes],
-    installation: str,
-    policy: tuple[str, str],
+    installation: str | None,
+    policy: tuple[str, str] | None,
 ) -> Catalog:
     """`contents` holds the bytes of every manifest and evidence object by key; one that is absent counts as
-    unreadable, never as good. `policy` is (namespace, name)."""
+    unreadable, never as good. `policy` is (namespace, name); None stands for whichever there are."""
     found: dict[str, list[Any]] = {k: [] for k in ("backups", "dying", "uncommitted", "unreadable", "others")}
     for run in listing.runs:
         if run.manifest is None:
@@ -188,7 +188,7 @@ def read_catalog(
         record = parse_manifest(raw) if raw is not None else None
         if raw is None or record is None:
             found["unreadable"].append(run)
-        elif record.installation_id != installation or (record.policy.namespace, record.policy.name) != policy:
+        elif _another(record, installation, policy):
             found["others"].append(run)
         elif isinstance(record, Tombstone):
             found["dying"].append((run, record))
@@ -196,6 +196,11 @@ def read_catalog(
             found["backups"].append(_backup(run, record, raw, contents))
     found["backups"].sort(key=lambda b: (b.manifest.finished_at, b.run.location.identifier))
     return Catalog(foreign=listing.foreign, **{k: tuple(v) for k, v in found.items()})
+
+
+def _another(record: Manifest | Tombstone, installation: str | None, policy: tuple[str, str] | None) -> bool:
+    whose = (record.policy.namespace, record.policy.name)
+    return (installation is not None and record.installation_id != installation) or policy not in (None, whose)
 
 
 def _backup(run: Run, manifest: Manifest, raw: bytes, contents: Mapping[str, bytes]) -> Backup:

@@ -1,0 +1,140 @@
+"""What `pgtend backup` makes of a bucket and of records, and what it refuses before it reaches anything."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from tests.unit.backup_world import INSTALLATION, NOW, PREFIX, World
+
+from pgtend.__main__ import main
+from pgtend.backups.catalog import Listed, read_catalog, sort_listing
+from pgtend.cli.backup_list import Found, of_catalog, of_records, render
+
+
+def everything(world: World) -> Found:
+    listing = sort_listing(prefix=PREFIX, listed=[Listed(key=k, size=s) for k, s in sorted(world.sizes.items())])
+    catalog = read_catalog(listing=listing, contents=world.contents, installation=None, policy=None)
+    return of_catalog(catalog, location="s3://bucket/production", policy=None, now=NOW)
+
+
+def document(found: Found) -> dict[str, Any]:
+    (text,) = render(found, "json", now=NOW)
+    return dict(json.loads(text))
+
+
+def test_backups_of_every_policy_and_installation_are_listed_oldest_first() -> None:
+    world = World()
+    world.backup(age_days=1, verified=True)
+    world.backup(age_days=3, policy="shop")
+    world.backup(age_days=2, installation="another")
+    told = document(everything(world))
+    assert [one["ageSeconds"] // 86_400 for one in told["backups"]] == [3, 2, 1]
+    assert [one["policy"]["name"] for one in told["backups"]] == ["shop", "orders", "orders"]
+    assert [one["verified"] is not None for one in told["backups"]] == [False, False, True]
+    # a policy's own catalog is not made wider by that
+    assert len(world.catalog().backups) == 1 and len(world.catalog().others) == 2
+    assert INSTALLATION != "another"
+
+
+def test_what_is_no_backup_is_told_apart() -> None:
+    world = World()
+    good = world.backup(age_days=1, verified=True)
+    died, buried, torn = (world.backup(age_days=days) for days in (2, 3, 4))
+    world.drop(died.manifest)
+    world.bury(buried)
+    world.add("odd.txt", b"x")
+    world.contents[torn.manifest] = b"{"
+    found = everything(world)
+    assert [row.manifest for row in found.rows] == [good.manifest]
+    assert {(one.what, one.where) for one in found.others} == {
+        ("Uncommitted", died.folder),
+        ("Dying", buried.folder),
+        ("Unreadable", torn.folder),
+        ("Foreign", f"{PREFIX}/odd.txt"),
+    }
+    assert found.harmed
+    world.drop(torn.manifest)
+    assert not everything(world).harmed
+    world.drop(good.dump("orders"))
+    assert everything(world).harmed
+    (row,) = everything(world).rows
+    assert row.broken == f"{good.dump('orders')} is missing" and row.verified is None
+
+
+def test_a_name_that_would_steer_the_terminal_does_not() -> None:
+    world = World()
+    world.add("\x1b[2Jgone", b"x")
+    text = "\n".join(render(everything(world), "text", now=NOW))
+    assert "\x1b" not in text and "\\x1b[2Jgone" in text
+
+
+def record(name: str, *, available: str, complete: str = "True", **status: Any) -> dict[str, Any]:
+    conditions = [
+        {"type": "Complete", "status": complete, "reason": "DumpFailed", "message": "pg_dump said no"},
+        {"type": "Available", "status": available, "reason": "Missing", "message": "gone"},
+    ]
+    return {
+        "metadata": {"namespace": "databases", "name": name},
+        "spec": {"policyRef": {"name": "orders"}},
+        "status": {"conditions": conditions, **status},
+    }
+
+
+def test_records_that_are_no_backup_are_none() -> None:
+    whole = {
+        "policy": "orders",
+        "manifest": "production/7/dump/20261121-020003-4f1c/manifest.json",
+        "origin": {"systemIdentifier": "7", "timeline": "1", "serverVersion": "17.7"},
+        "snapshot": {"takenAt": "2026-11-21T03:00:00Z", "lsn": "0/1"},
+        "finishedAt": "2026-11-21T03:05:00Z",
+        "size": {"raw": "9Gi", "stored": "2Gi"},
+        "databases": [{"name": "orders", "tables": 3}],
+        "recipients": ["verify"],
+    }
+    bodies = [
+        record("good", available="True", **whole, verified={"level": "Read", "verifiedAt": "2026-11-21T03:20:00Z"}),
+        record("failed", available="False", complete="False"),
+        record("lost", available="False", **whole),
+        {"metadata": {"namespace": "databases", "name": "fresh"}, "spec": {"policyRef": {"name": "orders"}}},
+    ]
+    told = document(of_records(bodies, source="namespace databases", policy="databases/orders"))
+    (good,) = told["backups"]
+    assert good["name"] == "good" and good["ageSeconds"] == timedelta(days=1).total_seconds()
+    assert good["verified"] == {"level": "Read", "at": "2026-11-21T03:20:00Z"} and good["bytes"] is None
+    messages = {one["where"].split("/")[1]: one["message"] for one in told["notBackups"]}
+    assert messages == {
+        "failed": "Complete=False/DumpFailed: pg_dump said no",
+        "lost": "Available=False/Missing: gone",
+        "fresh": "the operator has not looked at it yet",
+    }
+    assert of_records(bodies, source="", policy="shop").rows == ()
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["list"], "exactly one of a bucket"),
+        (["list", "--bucket", "b-1"], "--bucket and --prefix"),
+        (["list", "-A", "--bucket", "b-1", "--prefix", "p"], "exactly one of a bucket"),
+        (["list", "--destination-file", "d.yaml", "--prefix", "p"], "leave the flags"),
+        (["list", "--bucket", "b-1", "--prefix", "p", "--key-id-file", "id"], "need each other"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(words: list[str], text: str) -> None:
+    done = CliRunner().invoke(main, ["backup", *words])
+    assert done.exit_code == 2 and text in done.stderr
+
+
+def test_a_destination_file_must_hold_one(tmp_path: Path) -> None:
+    path = tmp_path / "d.yaml"
+    path.write_text("kind: ConfigMap\n")
+    done = CliRunner().invoke(main, ["backup", "list", "--destination-file", str(path)])
+    assert done.exit_code == 1 and "holds 0 BackupDestinations" in done.stderr
+    path.write_text("apiVersion: pgtend.dev/v1alpha1\nkind: BackupDestination\nmetadata: {name: s3}\nspec: {}\n")
+    done = CliRunner().invoke(main, ["backup", "list", "--destination-file", str(path)])
+    assert done.exit_code == 1 and "spec.s3: Field required" in done.stderr
