@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
 
+import kopf
 import pytest
 
-from pgtend.kube.watch import _tell
+from pgtend.kube.watch import _tell, watch
 
 
 async def infinite_watch() -> AsyncIterator[int]:
@@ -41,3 +43,25 @@ def test_a_watch_that_the_end_has_cut_off_is_no_error(
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
     assert ("closing of asynchronous generator" in caplog.text) is told
+
+
+async def test_who_watches_is_told_when_the_signals_may_be_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """kopf takes them over when it starts, and is ready after that."""
+    told: list[str] = []
+
+    async def operator(*, ready_flag: asyncio.Event, stop_flag: asyncio.Event, **_: object) -> None:
+        told.append("signals taken")
+        await asyncio.sleep(0)
+        ready_flag.set()
+        await stop_flag.wait()
+
+    monkeypatch.setattr(kopf, "operator", operator)
+    stop = asyncio.Event()
+
+    def started() -> None:
+        told.append("started")
+        stop.set()
+
+    nothing = cast(Any, None)
+    await watch(config=nothing, kinds=(), namespaces=(), intake=nothing, stop=stop, started=started)
+    assert told == ["signals taken", "started"]

@@ -54,8 +54,7 @@ class Operator:
         loop = asyncio.get_running_loop()
         # name resolution of dead resolvers must not starve anything else
         loop.set_default_executor(ThreadPoolExecutor(32, thread_name_prefix="default"))
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop.set)
+        self._obey()
         async with KubeClient(self.settings.cluster) as client, KubeClient(self.settings.cluster) as for_lease:
             runner = await self._serve_health()
             try:
@@ -64,6 +63,11 @@ class Operator:
             finally:
                 await runner.cleanup()
         return 1 if self._lost else 0
+
+    def _obey(self) -> None:
+        """Signals end everything in order."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self.stop.set)
 
     async def _serve_health(self) -> web.AppRunner:
         port = self.settings.health_port
@@ -118,7 +122,7 @@ class Operator:
             namespaces=namespaces,
             intake=intake,
             stop=self.stop,
-            ready=asyncio.Event(),
+            started=self._obey,
         )
         # the watch tells of no deletion that fell into one of its gaps
         sweeping = sweep.run(

@@ -114,9 +114,12 @@ async def watch(
     namespaces: Collection[str],
     intake: Intake,
     stop: asyncio.Event,
-    ready: asyncio.Event,
+    started: Callable[[], None],
 ) -> None:
-    """Watch until `stop` is set. No namespaces means all of them. Raises what kopf raises when it gives up."""
+    """Watch until `stop` is set. No namespaces means all of them. Raises what kopf raises when it gives up.
+
+    `started` is called when kopf has made itself at home, the process's signals taken over: who wants them back takes
+    them then. Told by a signal and not by `stop`, it would first wait five seconds for a task of its own."""
     registry = kopf.OperatorRegistry()
     settings = kopf.OperatorSettings()
     settings_for(settings)
@@ -140,15 +143,25 @@ async def watch(
     for kind in kinds:
         listen(kind)
     asyncio.get_running_loop().set_exception_handler(_tell)
-    await kopf.operator(
-        registry=registry,
-        settings=settings,
-        standalone=True,
-        clusterwide=not namespaces,
-        namespaces=sorted(namespaces),
-        stop_flag=stop,
-        ready_flag=ready,
-    )
+    ready = asyncio.Event()
+
+    async def tell() -> None:
+        await ready.wait()
+        started()
+
+    telling = asyncio.create_task(tell(), name="watch started")
+    try:
+        await kopf.operator(
+            registry=registry,
+            settings=settings,
+            standalone=True,
+            clusterwide=not namespaces,
+            namespaces=sorted(namespaces),
+            stop_flag=stop,
+            ready_flag=ready,
+        )
+    finally:
+        telling.cancel()
 
 
 def _tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
