@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,10 @@ from tests.unit.backup_world import INSTALLATION, NOW, PREFIX, World
 
 from pgtend.__main__ import main
 from pgtend.backups.catalog import Listed, read_catalog, sort_listing
+from pgtend.cli.backup_fetch import fresh_file
 from pgtend.cli.backup_list import Found, of_catalog, of_records, render
+from pgtend.core.errors import PgtendError
+from pgtend.objectstore.errors import StoreReason
 
 
 def everything(world: World) -> Found:
@@ -138,3 +143,57 @@ def test_a_destination_file_must_hold_one(tmp_path: Path) -> None:
     path.write_text("apiVersion: pgtend.dev/v1alpha1\nkind: BackupDestination\nmetadata: {name: s3}\nspec: {}\n")
     done = CliRunner().invoke(main, ["backup", "list", "--destination-file", str(path)])
     assert done.exit_code == 1 and "spec.s3: Field required" in done.stderr
+
+
+def test_a_file_has_its_name_only_at_a_good_end(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with fresh_file(path) as file:
+        file.write(b"all of it")
+        assert not path.exists()
+    assert path.read_bytes() == b"all of it" and path.stat().st_mode & 0o777 == 0o600
+    other = tmp_path / "other"
+    for error in (PgtendError(StoreReason.READ_FAILED, "x"), KeyboardInterrupt(), SystemExit(143), OSError("full")):
+        with pytest.raises(type(error)), fresh_file(other) as file:
+            file.write(b"some")
+            raise error
+        assert [one.name for one in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_who_takes_the_name_meanwhile_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    if not links:
+
+        def refuse(self: Path, target: Path) -> None:
+            raise PermissionError("no links here")
+
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    path = tmp_path / "file"
+    with pytest.raises(FileExistsError), fresh_file(path) as file:
+        file.write(b"late")
+        path.write_text("first")
+    assert path.read_text() == "first" and [one.name for one in tmp_path.iterdir()] == ["file"]
+    with pytest.raises(FileExistsError), fresh_file(path):
+        pass
+    with fresh_file(tmp_path / "fresh") as file:
+        file.write(b"whole")
+    assert (tmp_path / "fresh").read_bytes() == b"whole"
+
+
+def test_being_told_to_stop_leaves_no_file(tmp_path: Path) -> None:
+    program = """
+import os, signal, sys, time
+from pathlib import Path
+from pgtend.cli.backup_fetch import fresh_file
+with fresh_file(Path(sys.argv[1])) as file:
+    file.write(b"some")
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+"""
+    environment = {"PYTHONPATH": ":".join(part for part in sys.path if part.endswith("operator"))}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "file")],
+        env=environment,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 143 and list(tmp_path.iterdir()) == []

@@ -3,19 +3,25 @@ ask for one now. A bucket, a credential and an identity are enough for all but t
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from pgtend.cli.bucket import Place, guarded, in_bucket
-from pgtend.cli.options import run
+from pgtend.cli.options import FAILED, printable, run
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from pgtend.backups.jobs.config import Termination
+    from pgtend.backups.jobs.report import Report
     from pgtend.cli.backup_list import Found
 
+F = TypeVar("F", bound=Callable[..., Any])
 HARMED = 2
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -69,7 +75,7 @@ def _in_bucket(place: Place, policy: str | None, now: datetime) -> Found:
     from pgtend.backups.jobs.destination import open_store
     from pgtend.cli.backup_list import of_catalog
 
-    def work(report: Any) -> Found:
+    def work(report: Report) -> Found:
         store = open_store(place.destination(), report)
         try:
             return of_catalog(read_all(store), location=store.config.location, policy=policy, now=now)
@@ -91,3 +97,140 @@ async def _recorded(namespace: str | None, kubeconfig: Path | None, context: str
         bodies = [body async for body in client.list(resource, namespace)]
     source = f"namespace {namespace}" if namespace is not None else "all namespaces"
     return of_records(bodies, source=source, policy=policy)
+
+
+def _identity(command: F) -> F:
+    option: Callable[[F], F] = click.option(
+        "--identity-file",
+        type=_FILE,
+        envvar="PGTEND_AGE_IDENTITY_FILE",
+        required=True,
+        metavar="FILE",
+        help="As age-keygen writes it, of one of the recipients.",
+    )
+    return option(command)
+
+
+@backup.command("fetch")
+@click.argument("name", metavar="BACKUP")
+@in_bucket
+@_identity
+@click.option("--database", help="The dump of this database: a custom-format archive for pg_restore.")
+@click.option("--globals", "roles", is_flag=True, help="Roles and tablespaces: SQL for psql.")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), required=True, metavar="FILE", help="A new file, - for a pipe."
+)
+def fetch_command(
+    name: str, identity_file: Path, database: str | None, roles: bool, output: Path, **where: Any
+) -> None:
+    """Download, decrypt and decompress one database of a backup, or its globals. BACKUP is a name as `list` prints it,
+    or a manifest's key. The file appears when all of it was found to be what was written, and overwrites nothing."""
+    if (database is not None) == roles:
+        raise click.UsageError("exactly one of --database and --globals is needed")
+    place, piped = Place(**where), str(output) == "-"
+    place.check()
+    if piped and database is not None and sys.stdout.isatty():
+        raise click.UsageError("an archive is nothing for a terminal: name a file, or read it by a pipe")
+
+    def work(report: Report) -> str:
+        from pgtend.api.types import format_bytes
+        from pgtend.backups.jobs.destination import open_store
+        from pgtend.backups.jobs.opening import matching_key, read_identities
+        from pgtend.cli.backup_fetch import fetch, fresh_file
+        from pgtend.cli.chosen import choose
+
+        identities = read_identities(identity_file, report)
+        store = open_store(place.destination(), report)
+        try:
+            chosen = choose(store, name)
+            key = matching_key(chosen.record, identities)
+            data = chosen.roles() if database is None else chosen.dump(database)
+            if piped:
+                raw = fetch(store, data, identities, sys.stdout.buffer)
+                sys.stdout.buffer.flush()
+            else:
+                with fresh_file(output) as file:
+                    raw = fetch(store, data, identities, file)
+        finally:
+            store.close()
+        whole = f"{format_bytes(raw)}, checksum as written, opened with {key}"
+        return f"{database or 'globals'} of {chosen.record.backup_name}: {whole}"
+
+    click.echo(f"pgtend: {printable(guarded(work))}", err=True)
+
+
+@backup.command("verify")
+@click.argument("names", metavar="BACKUP...", nargs=-1, required=True)
+@in_bucket
+@_identity
+@click.option(
+    "--programs-folder", type=click.Path(path_type=Path, file_okay=False), help="Of pg_restore. Default: the PATH."
+)
+@click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--verbose", is_flag=True, help="Say what is being done.")
+def verify_command(
+    names: tuple[str, ...],
+    identity_file: Path,
+    programs_folder: Path | None,
+    output: str,
+    verbose: bool,
+    **where: Any,
+) -> None:
+    """Read backups back whole, as the pods of a policy do: every byte is compared, decrypted, and read by pg_restore;
+    tables and rows are compared with the manifest. Exit code 1 where one is not whole. Where the credential may write,
+    the evidence is put beside the manifest."""
+    import json
+    import logging
+
+    place = Place(**where)
+    place.check()
+    if verbose:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    else:
+        # what it would say there is said below
+        logging.getLogger("pgtend.backups.job").addHandler(logging.NullHandler())
+    documents, failed = [], False
+    for name in names:
+        try:
+            result = guarded(partial(_read_back, place, name, identity_file, programs_folder))
+        except SystemExit:
+            failed = True
+            continue
+        from pgtend.cli.backup_verify import told
+
+        bad = result.outcome == "Failed"
+        failed = failed or bad
+        documents.append({"backup": name, **result.to_wire()})
+        if output == "text":
+            click.echo(printable(f"{'pgtend: ' if bad else ''}{name}: {told(result)}"), err=bad)
+    if output == "json":
+        click.echo(json.dumps({"schema": "pgtend.dev/backup-verify/v1", "backups": documents}, indent=1))
+    if failed:
+        raise SystemExit(FAILED)
+
+
+def _read_back(place: Place, name: str, identity: Path, programs: Path | None, report: Report) -> Termination:
+    from pgtend.backups.jobs.config import Termination
+    from pgtend.backups.jobs.destination import open_store
+    from pgtend.cli.backup_verify import read_back
+    from pgtend.cli.chosen import choose
+    from pgtend.core.errors import PgtendError
+    from pgtend.core.redaction import redact
+
+    destination = place.destination()
+    try:
+        store = open_store(destination, report)
+        try:
+            chosen = choose(store, name)
+        finally:
+            store.close()
+        return read_back(chosen, destination=destination, identity=identity, programs=programs)
+    except PgtendError as error:
+        return Termination(
+            kind="Verify",
+            outcome="Failed",
+            reason=str(error.reason.value),
+            message=redact(error.message, report.secrets),
+            object=error.object,
+            transient=error.transient,
+        )

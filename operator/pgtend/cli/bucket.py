@@ -127,6 +127,8 @@ def guarded(work: Callable[[Report], T]) -> T:
     report = Report(kind="Verify", path=Path("/dev/null"))
     try:
         return work(report)
+    except BrokenPipeError:
+        raise  # who read our output has gone: click knows what to do
     except (PgtendError, ValueError, OSError) as error:
         text = f"{error.reason}: {error.message}" if isinstance(error, PgtendError) else _said(error)
         click.echo(f"pgtend: {printable(redact(text, report.secrets))}", err=True)
