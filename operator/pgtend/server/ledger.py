@@ -83,9 +83,10 @@ class Ledger:
         if entries:
             await self._change(lambda known: known.update({entry.key: entry for entry in entries}))
 
-    async def remove(self, key: ObjectKey) -> None:
-        if key in self._entries:
-            await self._change(lambda entries: entries.pop(key, None))
+    async def remove(self, *keys: ObjectKey) -> None:
+        gone = [key for key in keys if key in self._entries]
+        if gone:
+            await self._change(lambda entries: [entries.pop(key, None) for key in gone])
 
     async def _change(self, change: Callable[[dict[ObjectKey, Abandoned]], object]) -> None:
         """Read, change, write; again where somebody else wrote in between."""

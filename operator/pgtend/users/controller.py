@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 
 from pgtend.api.databaseuser import DATABASE_USER, UserSpec
@@ -27,15 +26,15 @@ from pgtend.telemetry.metrics import METRICS
 from pgtend.users import judge as judges
 from pgtend.users.admission import Admitted, Refusal
 from pgtend.users.case import Case
+from pgtend.users.departures import Departures
 from pgtend.users.door import Door, Target, problem_of
-from pgtend.users.finalize import Finisher, Situation
+from pgtend.users.finalize import Finisher
 from pgtend.users.judge import Judged
 from pgtend.users.keeper import Keeper
 from pgtend.users.pace import Pace
 from pgtend.users.rotation import schedule_problem
 from pgtend.users.state import Problem
 from pgtend.users.tend import Tender, at_once
-from pgtend.users.undoing import lacking
 from pgtend.users.wanted import role_name, target_key, wanted
 from pgtend.users.withdrawal import Withdrawer
 
@@ -48,8 +47,6 @@ and each of a thousand users would be written twice."""
 FIRST_PROBE = 15.0
 SOON = 0.2
 BRAKED = 5.0
-LACKING = 15.0
-"""Seconds between two looks, into memory only, for a target of a server on which something is left."""
 ROTATING = 0.5
 
 MEASURED = frozenset({"Ready", "InSync", "RotationCurrent"})
@@ -77,7 +74,7 @@ class UserController:
         wake: Callable[[ObjectKey], None],
     ) -> None:
         self._index, self._registry = index, registry
-        self._status, self._events, self._ledger = status, events, ledger
+        self._status, self._events = status, events
         self._clock, self._depend, self._wake = clock, depend, wake
         self._door = Door(client=client, index=index, registry=registry, watched=watched, clock=clock)
         keeper = Keeper(client=client, secrets=secrets, installation=installation, clock=clock)
@@ -89,7 +86,7 @@ class UserController:
         self._withdrawer = Withdrawer(
             looker=self._tender.looker, events=events, installation=installation, clock=clock, pace=self._pace
         )
-        self._finisher = Finisher(
+        finisher = Finisher(
             client=client,
             keeper=keeper,
             ledger=ledger,
@@ -99,26 +96,22 @@ class UserController:
             clock=clock,
             pace=self._pace,
         )
+        self._departures = Departures(door=self._door, finisher=finisher, ledger=ledger, depend=depend, wake=wake)
         self._troubled: dict[ObjectKey, float] = {}
         self._stumbled: set[ObjectKey] = set()
-        # what was left behind and can be undone by another target than it was made by
-        self._moved: dict[ObjectKey, ObjectKey] = {}
         # what a user was when it was last judged, and when the wheel brings it round again
         self._planned: dict[ObjectKey, tuple[str, float]] = {}
 
     async def start(self) -> None:
         """Take up what earlier objects left behind."""
-        await self._ledger.load()
-        for entry in self._ledger.entries():
-            self._depend(entry.key, [entry.target_key])
-            if entry.retry:
-                self._wake(entry.key)
+        await self._departures.start()
 
     async def reconcile(self, keys: Sequence[ObjectKey]) -> Mapping[ObjectKey, Outcome]:
         """Raises kube.client.ApiError where the API server is away."""
         outcomes: dict[ObjectKey, Outcome] = {}
         groups: dict[ObjectKey, list[Record]] = {}
         lacks: list[Abandoned] = []
+        lives: list[ObjectKey] = []
         for key in keys:
             record = self._index.get(key)
             if record is None:
@@ -129,11 +122,11 @@ class UserController:
                 target = target_key(key, record.parsed(UserSpec))
                 self._depend(key, [target])
                 if not record.deleting:
-                    await self._ledger.remove(key)
+                    lives.append(key)
                 groups.setdefault(target, []).append(record)
+        await self._departures.settled(lives=lives, lacks=lacks)
         for target, records in groups.items():
             outcomes |= await self._on_target(self._door.target(target), records)
-        await self._ledger.add(*(told for entry in lacks if (told := lacking(entry)) != entry))
         await self._registry.settle()
         return outcomes
 
@@ -149,7 +142,7 @@ class UserController:
             spec = record.parsed(UserSpec)
             role, status = role_name(record.key, spec), record.status
             if record.deleting:
-                outcomes[record.key] = await self._finish(record, spec, self._door.last(target))
+                outcomes[record.key] = await self._finish(record, spec, target)
                 continue
             admitted = await self._door.admit(record, spec, target)
             if isinstance(admitted, Admitted) and (wrong := schedule_problem(spec, self._clock.now())) is not None:
@@ -324,14 +317,12 @@ class UserController:
 
     async def _invalid(self, record: Record, problem: str) -> Outcome:
         if record.deleting:
-            return await self._finisher.let_go(record)
+            return await self._departures.let_go(record)
         return await self._write(record, judges.invalid(problem, previous=record.status), Outcome())
 
     async def _finish(self, record: Record, spec: UserSpec, target: Target) -> Outcome:
-        admitted = await self._door.admit(record, spec, target)
-        situation = _situation(spec, target, admitted)
         try:
-            return await self._finisher.finish(record, spec, replace(situation, system=self._door.system(target)))
+            return await self._departures.finish(record, spec, target)
         except (Conflict, Invalid) as error:
             return _after(error)
 
@@ -341,24 +332,7 @@ class UserController:
         self._planned.pop(key, None)
         self._stumbled.discard(key)
         METRICS.forget(key)
-        entry = self._ledger.get(key)
-        if entry is None:
-            self._depend(key, ())
-            self._moved.pop(key, None)
-            return Outcome()
-        target, lacking_one = self._door.where(entry) if entry.retry else (None, False)
-        place = target.key if target is not None else entry.target_key
-        if self._moved.get(key, entry.target_key) != place:
-            # the work on a target has a lane of its own
-            self._moved[key] = place
-            self._depend(key, [place])
-            return Outcome(again=SOON, jitter=False)
-        if lacking_one:
-            lacks.append(entry)
-        if target is None:
-            return Outcome(again=LACKING if entry.retry else None)
-        situation = Situation(target=target.key, server=target.server, trouble=target.problem)
-        return await self._finisher.retry(entry, situation)
+        return await self._departures.gone(key, lacks)
 
     # The wheel
 
@@ -386,17 +360,6 @@ class UserController:
             and planned[0] == record.resource_version
             and self._clock.monotonic() >= planned[1] - 1.0
         )
-
-
-def _situation(spec: UserSpec, target: Target, admitted: Admitted | Refusal) -> Situation:
-    if target.refusal is not None:
-        why = Problem(reason=target.refusal.reason, message=target.refusal.what)
-        return Situation(target=target.key, trouble=why, gone=True)
-    if isinstance(admitted, Refusal):
-        return Situation(target=target.key, never=Problem(reason=admitted.reason, message=admitted.what))
-    if spec.mode == "Observe" or (target.spec is not None and target.spec.mode == "Observe"):
-        return Situation(target=target.key, never=Problem(reason=R.OBSERVING, message="mode is Observe"))
-    return Situation(target=target.key, server=target.server, trouble=target.problem)
 
 
 def _after(error: ApiError) -> Outcome:
