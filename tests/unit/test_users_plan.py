@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.thorough import cases
 
-from pgtend.api.databaseuser import DefaultPrivilege, Grant, MemberOf
+from pgtend.api.databaseuser import MemberOf
+from pgtend.api.grants import DefaultPrivilege, Grant
 from pgtend.api.privileges import MEMBER_OF, PRESETS
 from pgtend.api.reasons import UserReason as R
 from pgtend.api.settings import elements

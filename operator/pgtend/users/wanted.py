@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from pgtend.api.databaseuser import DefaultPrivilege, Grant, MemberOf, UserSpec
+from pgtend.api.databaseuser import MemberOf, UserSpec
+from pgtend.api.grants import DefaultPrivilege, Grant
 from pgtend.core.clock import parse_rfc3339
 from pgtend.core.findings import ObjectKey
 from pgtend.core.names import role_mark

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from pgtend.api.databaseuser import DefaultPrivilege, Grant, MemberOf
+from pgtend.api.databaseuser import MemberOf
+from pgtend.api.grants import DefaultPrivilege, Grant
 from pgtend.api.privileges import IN_SCHEMAS, MEMBER_OF, PRESETS, SINCE, Privilege, words_of
 from pgtend.users.state import SERVER, Privileges
 
