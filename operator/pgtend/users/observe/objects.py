@@ -1,8 +1,7 @@
 """The catalog queries of DatabaseUser about objects and who has what on them, for majors 14 to 18.
 
 A role's entries in ACLs are found by pg_shdepend, which is indexed by role and knows all databases, so the cost does
-not grow with what others have. What a role has on an object comes as numbers (state.BITS), one row per object. All
-kinds of one database are one statement.
+not grow with what others have. All kinds of one database are one statement; what one kind asks is branch.py's.
 """
 # ruff: noqa: S608 - composed of this module's own texts; what comes from outside is a parameter
 
@@ -10,20 +9,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import LiteralString
 
 from psycopg import sql
 
-from pgtend.api.privileges import SINCE, words_of
 from pgtend.postgres.session import Query
+from pgtend.users.observe.branch import WORD_BITS, Branch
 from pgtend.users.observe.effective import COUNTS, counting
-from pgtend.users.state import BITS
-from pgtend.users.words import WORDS as SQL_WORDS
-
-_BITS = sql.SQL(", ").join(
-    sql.SQL("({}, {})").format(sql.Literal(SQL_WORDS[word]), sql.Literal(bit)) for word, bit in BITS.items()
-)
 
 _WITH = sql.SQL("""
 WITH RECURSIVE role AS (SELECT oid, rolname::text AS name FROM pg_catalog.pg_roles WHERE rolname = ANY(%(roles)s)),
@@ -34,141 +26,7 @@ dependent AS (
     WHERE p.refclassid = 'pg_catalog.pg_authid'::regclass AND p.deptype = 'a' AND p.dbid = {database})
 """)
 
-# One object with what each role, and everybody, has on it. `ours` stands in the name that a GRANT of ours bears
-# (select_best_grantor in acl.c): the owner's where we are a superuser; our own for what we hold with grant option
-# ourselves (`direct`); else the owner's where we are its member. Only such entries does a REVOKE of ours end. The
-# owner's own entries are no grants. Where our role does not exist yet it is taken to be able to do all. `effective` is
-# the ACL that counts for granting: of a column the table's too.
-_BRANCH = sql.SQL("""
-SELECT {kind} AS kind, {schema} AS schema, {name} AS name, {column} AS column, {arguments} AS arguments,
-       o.rolname::text AS owner, o.rolsuper AS owner_is_superuser,
-       CASE WHEN h.as_owner THEN {every} ELSE coalesce(
-           (SELECT bit_or(word.bit) FROM pg_catalog.aclexplode({effective}) AS a
-            JOIN word ON word.privilege = a.privilege_type
-            WHERE a.is_grantable AND a.grantee <> 0 AND pg_catalog.pg_has_role(me.oid, a.grantee, 'USAGE')), 0)
-       END AS grantable,
-  (SELECT json_agg(json_build_array(x.name, x.held, x.grantable, x.ours, x.others)) FROM (
-     SELECT role.name, bit_or(word.bit) AS held,
-            bit_or(CASE WHEN a.is_grantable THEN word.bit ELSE 0 END) AS grantable,
-            bit_or(CASE WHEN our.own THEN word.bit ELSE 0 END) AS ours,
-            json_agg(json_build_array(pg_catalog.pg_get_userbyid(a.grantor), word.bit,
-                pg_catalog.pg_has_role(me.oid, a.grantor, '{act_as}'))) FILTER (WHERE NOT our.own) AS others
-     FROM pg_catalog.aclexplode({acl}) AS a JOIN role ON role.oid = a.grantee
-          JOIN word ON word.privilege = a.privilege_type
-          CROSS JOIN LATERAL (SELECT CASE WHEN word.bit & h.direct <> 0 THEN a.grantor = me.oid
-                                          WHEN h.as_owner THEN a.grantor = {owner}
-                                          ELSE pg_catalog.pg_has_role(me.oid, a.grantor, 'USAGE') END AS own) AS our
-     WHERE a.grantee <> {owner} GROUP BY role.name) AS x) AS held,
-  (SELECT bit_or(word.bit) FROM pg_catalog.aclexplode({effective}) AS a JOIN word ON word.privilege = a.privilege_type
-   WHERE a.grantee = 0) AS public, h.direct, {connectable} AS connectable, {auto} AS auto
-FROM {source} JOIN pg_catalog.pg_roles AS o ON o.oid = {owner} LEFT JOIN me ON true
-CROSS JOIN LATERAL (
-    SELECT me.oid IS NULL OR pg_catalog.pg_has_role(me.oid, {owner}, 'USAGE') AS as_owner,
-           CASE WHEN me.oid IS NULL OR me.rolsuper OR me.oid = {owner} THEN 0 ELSE coalesce(
-               (SELECT bit_or(word.bit) FROM pg_catalog.aclexplode({effective}) AS a
-                JOIN word ON word.privilege = a.privilege_type WHERE a.grantee = me.oid AND a.is_grantable), 0)
-           END AS direct) AS h
-WHERE {where}""")
-
 _ORDER = " ORDER BY 1, 2, 3, 4, 6"
-_ENTRY = sql.SQL("""
-SELECT {place} AS place, {kind} AS kind, {oid} AS objid, {part}::int AS part, a.grantee, word.bit
-FROM {source} CROSS JOIN LATERAL pg_catalog.aclexplode({acl}) AS a JOIN word ON word.privilege = a.privilege_type
-WHERE {where} AND (a.grantee = 0 OR a.grantee IN (SELECT has FROM inherits))""")
-
-_EVERYTHING = sql.SQL("""
-SELECT {kind} AS kind, {schema} AS schema, {name} AS name, {column} AS column, o.rolname::text AS owner,
-       g.rolname::text AS grantee, bit_or(word.bit) AS mask,
-       bit_or(CASE WHEN a.is_grantable THEN word.bit ELSE 0 END) AS grantable, {bare} IS NULL AS by_default
-FROM {source} JOIN pg_catalog.pg_roles AS o ON o.oid = {owner} CROSS JOIN LATERAL pg_catalog.aclexplode({acl}) AS a
-     JOIN word ON word.privilege = a.privilege_type LEFT JOIN pg_catalog.pg_roles AS g ON g.oid = a.grantee
-WHERE ({where}) AND (a.grantee = 0 OR g.oid IS NOT NULL) GROUP BY 1, 2, 3, 4, 5, 6, 9""")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Branch:
-    """One kind of object in the catalog. `acl` is without its default, which is acldefault(`letter`, owner)."""
-
-    kind: str
-    source: LiteralString
-    acl: LiteralString
-    owner: LiteralString
-    letter: LiteralString
-    name: LiteralString
-    oid: LiteralString
-    scope: LiteralString
-    """Which of them are a user's at all."""
-    chosen: LiteralString = "true"
-    """Which of those are to be seen."""
-    part: LiteralString = "0"
-    """With the OID what identifies it."""
-    schema: LiteralString = "NULL::text"
-    column: LiteralString = "NULL::text"
-    arguments: LiteralString = "''"
-    connectable: LiteralString = "NULL::bool"
-    beside: LiteralString = ""
-    """The ACL of what it is a part of."""
-    auto: LiteralString = "false"
-    effective: LiteralString = ""
-    """Where no ACL says who may grant."""
-
-    @property
-    def full_acl(self) -> LiteralString:
-        return f"coalesce({self.acl}, pg_catalog.acldefault('{self.letter}', {self.owner}))"
-
-    def entry(self, place: LiteralString) -> sql.Composed:
-        """What is in the ACLs for a role, for what it inherits from, and for everybody; of databases the chosen only,
-        since there may be many."""
-        where = f"({self.scope}) AND ({self.chosen})" if self.kind == "Database" else self.scope
-        parts: dict[str, LiteralString] = {
-            "place": place,
-            "oid": self.oid,
-            "part": self.part,
-            "source": self.source,
-            "acl": self.acl if self.part != "0" else self.full_acl,
-            "where": where,
-        }
-        return _ENTRY.format(kind=sql.Literal(self.kind), **{name: sql.SQL(text) for name, text in parts.items()})
-
-    def everything(self) -> sql.Composed:
-        """Every object with every grantee."""
-        parts: dict[str, LiteralString] = {
-            "schema": self.schema,
-            "name": self.name,
-            "column": self.column,
-            "owner": self.owner,
-            "bare": self.acl,
-            "acl": self.acl if self.part != "0" else self.full_acl,
-            "source": self.source,
-            "where": self.scope,
-        }
-        return _EVERYTHING.format(kind=sql.Literal(self.kind), **{name: sql.SQL(text) for name, text in parts.items()})
-
-    def query(self, major: int) -> sql.Composed:
-        words = words_of(self.kind, columns=self.column != "NULL::text")
-        known = (word for word in words if SINCE.get((self.kind, word), 0) <= major)
-        # of default privileges nothing is there until somebody grants
-        acl = self.acl if self.effective else self.full_acl
-        parts: dict[str, LiteralString] = {
-            "schema": self.schema,
-            "name": self.name,
-            "column": self.column,
-            "arguments": self.arguments,
-            "owner": self.owner,
-            "acl": acl,
-            "effective": self.effective or (f"({acl} || {self.beside})" if self.beside else acl),
-            "auto": self.auto,
-            "connectable": self.connectable,
-            "source": self.source,
-            "where": f"({self.scope}) AND ({self.chosen})",
-            # whether we may SET ROLE to whoever granted
-            "act_as": "SET" if major >= 16 else "MEMBER",
-        }
-        return _BRANCH.format(
-            kind=sql.Literal(self.kind),
-            every=sql.Literal(sum(BITS[word] for word in known)),
-            **{name: sql.SQL(text) for name, text in parts.items()},
-        )
 
 
 def _asked(kind: LiteralString) -> LiteralString:
@@ -210,7 +68,7 @@ _FUTURE: LiteralString = """(SELECT creator, namespace, bool_or(auto) AS auto FR
   LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = s.namespace"""
 
 _SHARED = (
-    _Branch(
+    Branch(
         kind="Database",
         source="pg_catalog.pg_database AS d",
         acl="d.datacl",
@@ -226,7 +84,7 @@ _SHARED = (
             WHERE p.refclassid = 'pg_catalog.pg_authid'::regclass AND p.deptype = 'a'
               AND (p.dbid <> 0 OR p.classid = 'pg_catalog.pg_database'::regclass))""",
     ),
-    _Branch(
+    Branch(
         kind="Tablespace",
         source="pg_catalog.pg_tablespace AS s",
         acl="s.spcacl",
@@ -240,7 +98,7 @@ _SHARED = (
     ),
 )
 # 10 is the bootstrap superuser, the owner of all parameters
-_PARAMETER = _Branch(
+_PARAMETER = Branch(
     kind="Parameter",
     source="""(SELECT pg_catalog.lower(asked) AS name FROM unnest(%(parameters)s::text[]) AS asked
                UNION SELECT parname FROM pg_catalog.pg_parameter_acl) AS s
@@ -256,7 +114,7 @@ _PARAMETER = _Branch(
 )
 # Relations as GRANT ... ON TABLE takes them: tables, partitioned ones, views, materialized views, foreign tables.
 _LOCAL = (
-    _Branch(
+    Branch(
         kind="Schema",
         source="pg_catalog.pg_namespace AS n",
         acl="n.nspacl",
@@ -266,7 +124,7 @@ _LOCAL = (
         oid="n.oid",
         scope=_USERS,
     ),
-    _Branch(
+    Branch(
         kind="Table",
         source=_RELATION,
         acl="c.relacl",
@@ -279,7 +137,7 @@ _LOCAL = (
         chosen=f"{_asked('tables')}"
         f" OR c.oid IN (SELECT objid FROM dependent WHERE classid = 'pg_catalog.pg_class'::regclass AND objsubid = 0)",
     ),
-    _Branch(
+    Branch(
         kind="Table",
         source=f"{_RELATION} JOIN pg_catalog.pg_attribute AS t ON t.attrelid = c.oid",
         acl="t.attacl",
@@ -295,7 +153,7 @@ _LOCAL = (
         chosen=f"({_asked('column_schemas')} AND t.attname = ANY(%(columns)s)) OR (c.oid, t.attnum) IN ("
         "SELECT objid, objsubid FROM dependent WHERE classid = 'pg_catalog.pg_class'::regclass AND objsubid <> 0)",
     ),
-    _Branch(
+    Branch(
         kind="Sequence",
         source=_RELATION,
         acl="c.relacl",
@@ -308,7 +166,7 @@ _LOCAL = (
         chosen=f"{_asked('sequences')} OR {_dependent('pg_class', 'c.oid')}",
     ),
     *(
-        _Branch(
+        Branch(
             kind=kind,
             source=_ROUTINE,
             acl="p.proacl",
@@ -324,7 +182,7 @@ _LOCAL = (
         for kind, are, param in (("Function", "<>", "functions"), ("Procedure", "=", "procedures"))
     ),
     # no arrays, no row types of tables, no multiranges: they have no privileges of their own
-    _Branch(
+    Branch(
         kind="Type",
         source="pg_catalog.pg_type AS t JOIN pg_catalog.pg_namespace AS n ON n.oid = t.typnamespace",
         acl="t.typacl",
@@ -338,7 +196,7 @@ _LOCAL = (
         f" AND {_USERS}",
         chosen=f"{_asked('types')} OR {_dependent('pg_type', 't.oid')}",
     ),
-    _Branch(
+    Branch(
         kind="Language",
         source="pg_catalog.pg_language AS l",
         acl="l.lanacl",
@@ -348,7 +206,7 @@ _LOCAL = (
         oid="l.oid",
         scope="l.lanpltrusted",
     ),
-    _Branch(
+    Branch(
         kind="ForeignServer",
         source="pg_catalog.pg_foreign_server AS s",
         acl="s.srvacl",
@@ -358,7 +216,7 @@ _LOCAL = (
         oid="s.oid",
         scope="true",
     ),
-    _Branch(
+    Branch(
         kind="LargeObject",
         source="pg_catalog.pg_largeobject_metadata AS l",
         acl="l.lomacl",
@@ -370,7 +228,7 @@ _LOCAL = (
         chosen=f"l.oid = ANY(%(large_objects)s::oid[]) OR {_dependent('pg_largeobject', 'l.oid')}",
     ),
     *(
-        _Branch(
+        Branch(
             kind=kind,
             source=_FUTURE.replace("{letter}", letter).replace("{same}", same),
             acl="d.defaclacl",
@@ -395,9 +253,9 @@ _LOCAL = (
 )
 
 
-def _all(branches: Iterable[_Branch], *, major: int, database: LiteralString, place: LiteralString) -> Query:
+def _all(branches: Iterable[Branch], *, major: int, database: LiteralString, place: LiteralString) -> Query:
     branches = tuple(branches)
-    start = _WITH.format(bits=_BITS, database=sql.SQL(database))
+    start = _WITH.format(bits=WORD_BITS, database=sql.SQL(database))
     counted = (b.entry(place if b.kind == "Database" else "''") for b in branches if not b.effective)
     counts = counting(sql.SQL(" UNION ALL ").join(counted), major=major)
     rows = (*(b.query(major) for b in branches), COUNTS)
@@ -422,5 +280,5 @@ def local(major: int) -> Query:
 def entries(major: int, *, server: bool) -> Query:
     """Every entry in an ACL: of the server's own objects, or of one database's, without default privileges."""
     branches = (*(_SHARED if major < 15 else (*_SHARED, _PARAMETER)),) if server else _LOCAL
-    start = sql.SQL("WITH word (privilege, bit) AS (VALUES {}) ").format(_BITS)
+    start = sql.SQL("WITH word (privilege, bit) AS (VALUES {}) ").format(WORD_BITS)
     return start + sql.SQL(" UNION ALL ").join(b.everything() for b in branches if not b.effective) + sql.SQL(_ORDER)
