@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from typing import Any
 
@@ -114,6 +115,61 @@ def test_what_lacks_a_credential_is_undone_by_another_target_of_that_server(
     target(cluster, space, server, name="again", mode="Enforce", credentials=credentials)
     wait("what was left is undone", lambda: not roles(server, names), seconds=150)
     wait("the ledger is empty", lambda: not ledger(cluster, process), seconds=60)
+
+
+def uninstalled(cluster: Cluster, process: OperatorProcess, space: str) -> str:
+    """What the chart's pre-delete job runs; the chart's own is in the tests of the images. What it said."""
+    words = ["uninstall", "--namespace", process.namespace, "--watch-namespace", space]
+    words += ["--kubeconfig", cluster.environment["KUBECONFIG"]]
+    return cluster.run(sys.executable, "-m", "pgtend", *words)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("count", [pytest.param(6, id="6"), pytest.param(COUNT, id="50", marks=pytest.mark.matrix)])
+def test_who_goes_after_an_uninstallation_is_in_the_ledger(
+    cluster: Cluster, tenant: Tenant, operator: StartOperator, postgres: Postgres, count: int
+) -> None:
+    """Half of them are being deleted while pgtend goes, half are deleted when it has gone: none hangs, none is
+    forgotten, and the next installation undoes what was asked for."""
+    server = postgres(18)
+    shop, space = Shop.open(server), tenant.namespace()
+    process = operator([space])
+    open_target(cluster, space, server, maxDestructivePerPass=50)
+    names = [server.fresh_name("left").replace("_", "-") for _ in range(count)]
+    going, living = names[: count // 2], names[count // 2 :]
+    bodies = [user(space, name, grants=shop.trio("Select"), deletionPolicy="Drop") for name in names]
+    cluster.apply({"apiVersion": "v1", "kind": "List", "items": bodies})
+    ready(cluster, space, names, seconds=120)
+    wait("the target has a finalizer", lambda: finalizers(cluster, space) == ["pgtend.dev/target"], seconds=60)
+    cluster.kubectl("create", "configmap", "-n", process.namespace, "pgtend-brake", "--from-literal=paused=true")
+    wait("the brake is seen", lambda: '"brake", "on": true' in process.log)
+    cluster.kubectl("delete", "--wait=false", KIND, "-n", space, *going)
+    said = uninstalled(cluster, process, space)
+    process.stop()
+    assert f"the ConfigMap pgtend-ledger lists {count} roles with the SQL" in said
+    cluster.kubectl("delete", "configmap", "-n", process.namespace, "pgtend-brake")
+
+    started = time.monotonic()
+    without(cluster, space, "orders-users", "orders-monitor", "orders-ca")
+    wait("all are gone, the target too", lambda: gone(cluster, space), seconds=60)
+    print(f"{count} users were gone {time.monotonic() - started:.1f} s after an uninstallation")
+    assert roles(server, names) == set(names), "nobody was there to drop them"
+    listed = {entry["role"]: entry for entry in ledger(cluster, process)}
+    assert listed.keys() == set(names)
+    assert {name for name, entry in listed.items() if entry.get("lived")} == set(living)
+    for name, entry in listed.items():
+        assert (entry["retry"], entry["sql"]) == (True, f'DROP ROLE "{name}"')
+        assert entry["system"] == str(server.system_identifier)
+
+    # installed again with the same installationID; one of them is back before the roles would be dropped
+    process.start(identity="again")
+    back = living[0]
+    cluster.apply(user(space, back, grants=shop.trio("Select"), deletionPolicy="Drop"))
+    open_target(cluster, space, server, maxDestructivePerPass=50)
+    ready(cluster, space, [back], seconds=120)
+    wait("what was being deleted is undone", lambda: not roles(server, going), seconds=150)
+    wait("the rest is waited for", lambda: {e["role"] for e in ledger(cluster, process)} == set(living[1:]), seconds=60)
+    assert roles(server, living) == set(living)
 
 
 @pytest.mark.timeout(300)

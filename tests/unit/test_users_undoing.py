@@ -11,10 +11,12 @@ from pgtend.api.databaseuser import DATABASE_USER
 from pgtend.api.postgrestarget import POSTGRES_TARGET, TargetSpec
 from pgtend.api.reasons import TargetReason
 from pgtend.api.reasons import UserReason as R
+from pgtend.cli.uninstall import remaining
 from pgtend.core.clock import FakeClock
 from pgtend.core.errors import PgtendError
 from pgtend.core.findings import ObjectKey
 from pgtend.core.redaction import Sensitive
+from pgtend.engine.loop import Outcome
 from pgtend.kube.index import Index, Record, record_of
 from pgtend.kube.secrets import SecretData
 from pgtend.server.ledger import Abandoned
@@ -22,8 +24,9 @@ from pgtend.server.policy import WritePolicy
 from pgtend.server.registry import Registry
 from pgtend.server.server import Server
 from pgtend.server.standing import ServerIdentity, Standing
-from pgtend.users.door import Door
-from pgtend.users.finalize import LOST_SECONDS, Finisher
+from pgtend.users.departures import RETURN_SECONDS, Departures
+from pgtend.users.door import Door, Target
+from pgtend.users.finalize import LOST_SECONDS, Finisher, Situation
 from pgtend.users.state import Problem
 from pgtend.users.undoing import FINALIZER, Place, is_undoable, lacking, lacks_credential, place_for
 
@@ -292,6 +295,102 @@ async def test_what_rests_is_let_go_with_who_needed_it() -> None:
     ground.undoable = True  # another, later: of him nothing was kept
     await ground.deleted()
     assert ground.registry.retired(ORDERS) is None
+
+
+def test_an_uninstallation_remembers_who_has_something_to_undo() -> None:
+    """Also who has not been deleted: that he is later, nobody sees."""
+    held: dict[str, Any] = {"finalizers": [FINALIZER]}
+    drop: dict[str, Any] = {"deletionPolicy": "Drop", "drop": {"reassignOwnedTo": "owner", "sessions": "Wait"}}
+
+    def one(name: str, spec: dict[str, Any], *, status: dict[str, Any] | None = None, **meta: Any) -> Record:
+        return record(DATABASE_USER, name, {"targetRef": {"name": "orders"}, **spec}, status=status, **meta)
+
+    refused = {"conditions": [{"type": "Accepted", "status": "False", "reason": "NotPermitted", "message": "no"}]}
+    users = [
+        one("lives", drop, **held),
+        one("goes", {"deletionPolicy": "Disable"}, **held, deletionTimestamp="2026-11-22T11:00:00Z"),
+        one("stays", {}),
+        one("retains", {"deletionPolicy": "Retain"}, **held),
+        one("spoilt", {"deletionPolicy": 7}, **held),
+        one("observes", {**drop, "mode": "Observe"}, **held),
+        one("refused", drop, status=refused, **held),
+        one("elsewhere", {**drop, "targetRef": {"name": "other"}}, **held),
+    ]
+    identity = {"identity": {"systemIdentifier": SYSTEM, "timeline": "1", "lsn": "0/1"}}
+    orders = record(POSTGRES_TARGET, "orders", target_spec(), status=identity)
+    found = {entry.name: entry for entry in remaining(users, [orders], now="2026-11-22T12:00:00Z")}
+    assert found.keys() == {"lives", "goes", "observes", "refused", "elsewhere"}
+    lives, goes = found["lives"], found["goes"]
+    assert (lives.lived, lives.retry, lives.system, lives.sql) == (True, True, SYSTEM, "DROP ROLE lives")
+    assert (lives.policy, lives.heir, lives.sessions, lives.target) == ("Drop", "owner", "Wait", "databases/orders")
+    assert lives.reason == "BrakeOn: pgtend was uninstalled"
+    assert (goes.lived, goes.retry, goes.sql) == (False, True, "ALTER ROLE goes NOLOGIN")
+    assert {name for name, entry in found.items() if not entry.retry} == {"observes", "refused"}
+    assert found["elsewhere"].system is None
+    observed = record(POSTGRES_TARGET, "orders", target_spec(mode="Observe"), status=identity)
+    assert not any(entry.retry for entry in remaining(users[:2], [observed], now="x"))
+
+
+class Book:
+    """A ledger of one entry."""
+
+    def __init__(self, entry: Abandoned) -> None:
+        self.entry: Abandoned | None = entry
+
+    async def load(self) -> None:
+        pass
+
+    def entries(self) -> tuple[Abandoned, ...]:
+        return (self.entry,) if self.entry is not None else ()
+
+    def get(self, key: ObjectKey) -> Abandoned | None:
+        return self.entry if self.entry is not None and self.entry.key == key else None
+
+    async def remove(self, *keys: ObjectKey) -> None:
+        if self.entry is not None and self.entry.key in keys:
+            self.entry = None
+
+    async def add(self, *entries: Abandoned) -> None:
+        pass
+
+
+@pytest.mark.parametrize("lived", [True, False])
+async def test_who_lived_at_the_uninstallation_is_waited_for(lived: bool) -> None:
+    """A reinstallation may start before its objects are back, and a role that is needed is dropped by nobody."""
+    clock, book, tried = FakeClock(), Book(replace(ENTRY, lived=lived)), []
+    braked = True
+
+    class Undone:
+        async def retry(self, entry: Abandoned, situation: Situation) -> Outcome:
+            tried.append(entry.role)
+            return Outcome()
+
+    class Somewhere:
+        def where(self, entry: Abandoned) -> tuple[Target | None, bool]:
+            return Target(key=ORDERS), False
+
+    departures = Departures(
+        door=cast(Any, Somewhere()),
+        finisher=cast(Any, Undone()),
+        ledger=cast(Any, book),
+        clock=clock,
+        braked=lambda: braked,
+        depend=lambda key, on: None,
+        wake=lambda key: None,
+    )
+    await departures.start()
+    clock.advance(RETURN_SECONDS - 1)
+    outcome = await departures.gone(ENTRY.key, [])
+    assert tried == ([] if lived else ["app"]) and outcome.again == (1.0 if lived else None)
+    clock.advance(1)
+    await departures.gone(ENTRY.key, [])
+    assert tried[-1] == "app"
+    # back again: what was written for after the uninstallation is not taken out while it goes on
+    await departures.settled(lives=[ENTRY.key], lacks=[])
+    assert book.entry is not None
+    braked = False
+    await departures.settled(lives=[ENTRY.key], lacks=[])
+    assert book.entry is None
 
 
 async def test_only_who_is_deleted_gets_at_what_is_kept() -> None:

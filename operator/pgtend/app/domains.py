@@ -106,6 +106,7 @@ def _users(parts: Parts) -> UserController:
         installation=parts.settings.installation,
         watched=parts.settings.namespaces,
         clock=parts.clock,
+        braked=parts.brake.on,
         depend=parts.routing.dependents.set,
         wake=parts.routing.queue.add,
     )

@@ -45,6 +45,8 @@ class Abandoned:
     system: str | None = None
     """The system identifier of the server where it remains: a target of the same name may be another server. None where
     nobody knew it."""
+    lived: bool = False
+    """Nobody had deleted the object yet when pgtend was uninstalled: it may come back."""
 
     @property
     def key(self) -> ObjectKey:
@@ -143,7 +145,7 @@ def crowded_out(entries: Mapping[ObjectKey, Abandoned], room: int) -> dict[Objec
 
 def _wire(entry: Abandoned) -> dict[str, object]:
     """Without what is as by default: an earlier version of pgtend can read it still."""
-    optional = {"heir": None, "sessions": "Refuse", "system": None}
+    optional = {"heir": None, "sessions": "Refuse", "system": None, "lived": False}
     return {name: value for name, value in asdict(entry).items() if name not in optional or value != optional[name]}
 
 

@@ -70,6 +70,7 @@ class UserController:
         installation: str,
         watched: frozenset[str],
         clock: Clock,
+        braked: Callable[[], bool],
         depend: Callable[[ObjectKey, Iterable[ObjectKey]], None],
         wake: Callable[[ObjectKey], None],
     ) -> None:
@@ -96,7 +97,15 @@ class UserController:
             clock=clock,
             pace=self._pace,
         )
-        self._departures = Departures(door=self._door, finisher=finisher, ledger=ledger, depend=depend, wake=wake)
+        self._departures = Departures(
+            door=self._door,
+            finisher=finisher,
+            ledger=ledger,
+            clock=clock,
+            braked=braked,
+            depend=depend,
+            wake=wake,
+        )
         self._troubled: dict[ObjectKey, float] = {}
         self._stumbled: set[ObjectKey] = set()
         # what a user was when it was last judged, and when the wheel brings it round again

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from pgtend.api.databaseuser import UserSpec
 from pgtend.api.reasons import UserReason as R
+from pgtend.core.clock import Clock
 from pgtend.core.findings import ObjectKey
 from pgtend.engine.loop import Outcome
 from pgtend.kube.index import Record
@@ -22,6 +23,9 @@ from pgtend.users.state import Problem
 from pgtend.users.undoing import lacking
 
 SOON = 0.2
+RETURN_SECONDS = 600.0
+"""For how long after a start an object that lived when pgtend was uninstalled is waited for: whoever installs anew may
+bring back his objects after the operator."""
 LACKING = 15.0
 """Seconds between two looks, into memory only, for a target of a server on which something is left."""
 
@@ -35,16 +39,20 @@ class Departures:
         door: Door,
         finisher: Finisher,
         ledger: Ledger,
+        clock: Clock,
+        braked: Callable[[], bool],
         depend: Callable[[ObjectKey, Iterable[ObjectKey]], None],
         wake: Callable[[ObjectKey], None],
     ) -> None:
         self._door, self._finisher, self._ledger = door, finisher, ledger
-        self._depend, self._wake = depend, wake
+        self._depend, self._wake, self._clock, self._braked = depend, wake, clock, braked
+        self._began = clock.monotonic()
         # what was left behind and can be undone by another target than it was made by
         self._moved: dict[ObjectKey, ObjectKey] = {}
 
     async def start(self) -> None:
         """Take up what earlier objects left behind."""
+        self._began = self._clock.monotonic()
         await self._ledger.load()
         for entry in self._ledger.entries():
             self._depend(entry.key, [entry.target_key])
@@ -69,6 +77,9 @@ class Departures:
             self._depend(key, ())
             self._moved.pop(key, None)
             return Outcome()
+        early = RETURN_SECONDS - (self._clock.monotonic() - self._began)
+        if entry.lived and entry.retry and early > 0:
+            return Outcome(again=early, jitter=False)
         target, lacking_one = self._door.where(entry) if entry.retry else (None, False)
         place = target.key if target is not None else entry.target_key
         if self._moved.get(key, entry.target_key) != place:
@@ -84,8 +95,10 @@ class Departures:
         return await self._finisher.retry(entry, situation)
 
     async def settled(self, *, lives: Iterable[ObjectKey], lacks: Iterable[Abandoned]) -> None:
-        """Who lives has left nothing behind; what lacks a credential says so."""
-        await self._ledger.remove(*lives)
+        """Who lives has left nothing behind; what lacks a credential says so. Under the brake nothing is taken out:
+        what an uninstallation has just written is for after it."""
+        if not self._braked():
+            await self._ledger.remove(*lives)
         await self._ledger.add(*(told for entry in lacks if (told := lacking(entry)) != entry))
 
 

@@ -23,7 +23,6 @@ from pgtend.engine.loop import Outcome
 from pgtend.kube.client import KubeClient, NotFound
 from pgtend.kube.index import Record
 from pgtend.kube.status import Draft, StatusWriter
-from pgtend.postgres.quoting import identifier
 from pgtend.server.ledger import Abandoned, Ledger
 from pgtend.server.server import Server
 from pgtend.users import judge as judges
@@ -37,7 +36,7 @@ from pgtend.users.observe.read import Ask
 from pgtend.users.pace import Pace
 from pgtend.users.state import Problem
 from pgtend.users.tend import USERS
-from pgtend.users.undoing import FINALIZER, lacking
+from pgtend.users.undoing import FINALIZER, abandoned, lacking
 from pgtend.users.wanted import derived, role_name, secret_name
 
 log = logging.getLogger(__name__)
@@ -92,7 +91,7 @@ class Finisher:
         if policy == "Retain":
             return await self._release(record)
         if situation.never is not None:
-            await self._abandon(record, spec, policy, situation, situation.never, retry=False)
+            await self._abandon(record, spec, situation, situation.never, retry=False)
             return await self._release(record)
         role, begun = role_name(key, spec), self._clock.monotonic()
         problem = situation.trouble
@@ -110,7 +109,7 @@ class Finisher:
         waited = self._clock.monotonic() - self._since.setdefault(key, begun)
         blocked = problem.reason in (R.DROP_BLOCKED, R.SESSIONS_REMAIN)
         if waited >= (BLOCKED_SECONDS if blocked else REFUSED_SECONDS) or situation.gone:
-            await self._abandon(record, spec, policy, situation, problem, retry=True)
+            await self._abandon(record, spec, situation, problem, retry=True)
             return await self._release(record)
         if blocked:
             judged = judges.undropped(problem, role=role, previous=record.status)
@@ -191,25 +190,15 @@ class Finisher:
             return problem
 
     async def _abandon(
-        self, record: Record, spec: UserSpec, policy: Policy, situation: Situation, why: Problem, *, retry: bool
+        self, record: Record, spec: UserSpec, situation: Situation, why: Problem, *, retry: bool
     ) -> None:
-        role = role_name(record.key, spec)
-        name = identifier(role)
-        entry = Abandoned(
-            kind=record.key.kind,
-            namespace=record.key.namespace,
-            name=record.key.name,
-            target=str(situation.target),
-            role=role,
-            policy=policy,
-            remains=f"role {role} of target {situation.target}",
-            sql=f"DROP ROLE {name}" if policy == "Drop" else f"ALTER ROLE {name} NOLOGIN",
-            reason=f"{why.reason}: {why.message}"[:512],
+        entry = abandoned(
+            record.key,
+            spec,
+            system=situation.system,
+            reason=f"{why.reason}: {why.message}",
             since=rfc3339(self._clock.now()),
             retry=retry,
-            heir=spec.drop.reassign_owned_to,
-            sessions=spec.drop.sessions,
-            system=situation.system,
         )
         await self._ledger.add(lacking(entry) if situation.gone else entry)
 

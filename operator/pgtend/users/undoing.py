@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from pgtend.api.databaseuser import UserSpec
 from pgtend.core.findings import ObjectKey
 from pgtend.kube.index import Record
+from pgtend.postgres.quoting import identifier
 from pgtend.server.ledger import Abandoned
+from pgtend.users.wanted import role_name, target_key
 
 FINALIZER = "pgtend.dev/user"
 NEEDS_CREDENTIAL = "NeedsCredential"
@@ -33,6 +36,31 @@ def is_undoable(record: Record | None, entry: Abandoned | None) -> bool:
     if record is not None:
         return FINALIZER in record.finalizers
     return entry is not None and entry.retry
+
+
+def abandoned(
+    key: ObjectKey, spec: UserSpec, *, system: str | None, reason: str, since: str, retry: bool, lived: bool = False
+) -> Abandoned:
+    """What a user whose object goes leaves behind."""
+    role, target = role_name(key, spec), target_key(key, spec)
+    name = identifier(role)
+    return Abandoned(
+        kind=key.kind,
+        namespace=key.namespace,
+        name=key.name,
+        target=str(target),
+        role=role,
+        policy=spec.deletion_policy,
+        remains=f"role {role} of target {target}",
+        sql=f"DROP ROLE {name}" if spec.deletion_policy == "Drop" else f"ALTER ROLE {name} NOLOGIN",
+        reason=reason[:512],
+        since=since,
+        retry=retry,
+        heir=spec.drop.reassign_owned_to,
+        sessions=spec.drop.sessions,
+        system=system,
+        lived=lived,
+    )
 
 
 def place_for(entry: Abandoned, places: Iterable[Place]) -> Place | None:
