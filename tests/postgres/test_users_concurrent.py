@@ -1,4 +1,5 @@
-"""Two operators at one server, each with roles of its own: rows of the catalog that both change, and no change is lost.
+"""Two operators at one server, each a process with roles of its own: rows of the catalog that both change, and no
+change is lost.
 
 Without the locks PostgreSQL says `tuple concurrently updated`; the last test shows that they are what keeps it away.
 """
@@ -8,7 +9,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from tests.fixtures.postgres import PostgresServer
@@ -38,11 +44,6 @@ def changes(server: PostgresServer, name: str, shops: list[Shop], group: str, co
         yield user(server, name=name, grants=grants, memberOf=memberships, connectionLimit=number)
 
 
-async def operate(target: Server, wanted: Iterator[User]) -> list[Pass]:
-    looker = Looker(target)
-    return [await tend(target, one, applied=number > 0, looker=looker) for number, one in enumerate(wanted)]
-
-
 def ground(server: PostgresServer) -> tuple[list[Shop], str]:
     shops = [Shop.open(server), Shop.open(server)]
     group = server.fresh_role("both").user
@@ -50,26 +51,69 @@ def ground(server: PostgresServer) -> tuple[list[Shop], str]:
     return shops, group
 
 
-async def both(server: PostgresServer, shops: list[Shop], group: str, count: int) -> list[Pass]:
-    """Two operators at once, with connections of their own; one begins where the other ends."""
-    names = [server.fresh_name("app").replace("_", "-") for _ in range(2)]
-    async with reached(server) as one, reached(server) as other:
-        found = await asyncio.gather(
-            operate(one, changes(server, names[0], shops, group, count)),
-            operate(other, changes(server, names[1], shops[::-1], group, count)),
-        )
-    return [*found[0], *found[1]]
+@dataclass(frozen=True)
+class Place:
+    """What a process has to know of a server that another has made."""
+
+    host: str
+    port: int
+    ca_path: Path
+    system_identifier: int
+
+    def seen(self) -> PostgresServer:
+        return cast(PostgresServer, self)
+
+
+def operate(
+    place: Place, name: str, shops: list[Shop], group: str, count: int, start: Barrier, told: SimpleQueue[list[str]]
+) -> None:
+    """A process of its own: one operator's machinery, which changes its role again and again. Says what went wrong."""
+
+    async def work() -> list[str]:
+        async with reached(place.seen()) as target:
+            looker, wrong = Looker(target), []
+            for number, one in enumerate(changes(place.seen(), name, shops, group, count)):
+                done = await tend(target, one, applied=number > 0, looker=looker)
+                if not done.clean():
+                    wrong.append(f"change {number}: {done.failed or done.left}"[:500])
+            return wrong[:5]
+
+    try:
+        start.wait(60)
+        told.put(asyncio.run(work()))
+    except BaseException as error:
+        told.put([repr(error)])
+        raise
+
+
+def both(server: PostgresServer, names: list[str], shops: list[Shop], group: str, count: int) -> list[str]:
+    """Two processes at once, each with connections of its own; one begins where the other ends."""
+    own = get_context("spawn")
+    place = Place(server.host, server.port, server.ca_path, server.system_identifier)
+    seen = [replace(shop, server=place.seen()) for shop in shops]
+    start, told = own.Barrier(2), own.SimpleQueue()
+    processes = [
+        own.Process(target=operate, args=(place, name, order, group, count, start, told), daemon=True)
+        for name, order in zip(names, (seen, seen[::-1]), strict=True)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    return [text for _ in processes for text in told.get()]
 
 
 @pytest.mark.parametrize("count", [pytest.param(30, id="30"), pytest.param(300, id="300", marks=pytest.mark.matrix)])
 @pytest.mark.timeout(900)
-async def test_two_operators_lose_no_change_of_each_other(server: PostgresServer, count: int) -> None:
+def test_two_operators_lose_no_change_of_each_other(server: PostgresServer, count: int) -> None:
     shops, group = ground(server)
     mark = server.log_mark()
-    passes = await both(server, shops, group, count)
-    assert len(passes) == 2 * count
-    assert not [p.failed for p in passes if p.failed]
-    assert all(done.clean() for done in passes)
+    names = [server.fresh_name("app").replace("_", "-") for _ in range(2)]
+    assert both(server, names, shops, group, count) == []
+    # each did all that it was to do
+    limits = server.execute("SELECT rolconnlimit FROM pg_roles WHERE rolname = ANY(%s)", [names])
+    assert limits == [(count - 1,)] * 2
     assert CLASH not in server.log_since(mark)
 
 
