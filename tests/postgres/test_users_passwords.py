@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import psycopg
 import pytest
+from tests.fixtures.binaries import pgaudit
 from tests.fixtures.plugin import Poolers, Postgres
 from tests.fixtures.postgres import PostgresServer
 from tests.postgres.passwords_ground import Ground, conditions, message, status
@@ -119,6 +122,32 @@ async def test_who_could_have_recorded_the_verifier_is_told(postgres: Postgres) 
         ground.restart()
         case = await ground.tend(target, name, before=case)
         assert status(case)["password"]["exposure"] == ["Log", "PgStatStatements"]
+
+
+@pytest.mark.parametrize("classes", ["role", "all"])
+async def test_pgaudit_does_not_record_the_verifier(postgres: Postgres, classes: str) -> None:
+    """It logs each statement, and masks what follows PASSWORD: so it is not named among what could have."""
+    settings = {
+        "log_statement": "none",
+        "shared_preload_libraries": str(pgaudit()),
+        "pgaudit.log": classes,
+        "pgaudit.log_parameter": "on",
+        "pgaudit.log_catalog": "on",
+    }
+    server = postgres(15, settings=settings)
+    ground = Ground(server)
+    name = ground.name()
+    async with reached(server) as target:
+        case = await ground.tend(target, name)
+        server.execute(f"ALTER ROLE \"{name}\" PASSWORD 'another'")
+        ground.clock.advance(60)
+        case = await ground.tend(target, name, before=case)
+    assert status(case)["password"]["exposure"] == [] and ground.logs_in(name)
+    stored = server.execute("SELECT rolpassword FROM pg_authid WHERE rolname = %s", [name])[0][0]
+    log = server.log_since(0)
+    for statement in ("CREATE", "ALTER"):
+        assert re.search(f"AUDIT: SESSION,.*,ROLE,.*{statement} ROLE .*{name}.*PASSWORD <REDACTED>", log), statement
+    assert stored not in log and "SCRAM-SHA-256$" not in log
 
 
 async def test_a_refused_statement_may_be_in_the_log(postgres: Postgres) -> None:

@@ -71,6 +71,27 @@ def install(*, component: str, suite: str, packages: list[str], programs: dict[s
         )
 
 
+def install_modules(*, component: str, suite: str, package: str, folder: str) -> Tree:
+    """Fetches one package of modules that the server of the same suite loads, without what it needs: that is there."""
+    with staging(component) as place:
+        apt = _Apt(suite=suite)
+        version = apt.version(package)
+        say(f"{component}: {package} {version} of Debian {suite}")
+        content = place / "content"
+        content.mkdir()
+        _run(["dpkg", "-x", str(apt.fetch([package], into=place / "debs")[0]), str(content)])
+        if not any((content / folder).glob("*.so")):
+            raise InstallError(f"package {package} has no module in {folder}")
+        return publish(
+            content=content,
+            component=component,
+            version=f"{suite}-{version}",
+            recipe=RECIPE,
+            source=f"Debian {suite}: {package} {version}",
+            folders={"modules": folder},
+        )
+
+
 class _Apt:
     """apt on a configuration that shares nothing with the machine's own but the mirror and the archive's keys."""
 
@@ -105,11 +126,16 @@ class _Apt:
         return found.group(1)
 
     def download(self, packages: list[str], *, into: Path) -> list[Path]:
-        into.mkdir()
+        """With what they need."""
         plan = _run(["apt-get", "-qq", "--simulate", "install", *packages], env=self._env)
         wanted = re.findall(r"^Inst (\S+) ", plan, re.MULTILINE)
         wanted = [name for name in wanted if not NOT_NEEDED.match(name) or name in packages]
-        _run(["apt-get", "-qq", "download", *wanted], env=self._env, cwd=into)
+        return self.fetch(wanted, into=into)
+
+    def fetch(self, packages: list[str], *, into: Path) -> list[Path]:
+        """These alone."""
+        into.mkdir()
+        _run(["apt-get", "-qq", "download", *packages], env=self._env, cwd=into)
         return sorted(into.glob("*.deb"))
 
 

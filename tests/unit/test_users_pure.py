@@ -486,9 +486,6 @@ def test_templates_say_what_the_keys_say_and_are_read_once() -> None:
         ({"pg_stat_statements.track": "top", "pg_stat_statements.track_utility": "on"}, False, {"PgStatStatements"}),
         ({"pg_stat_statements.track": "top", "pg_stat_statements.track_utility": "off"}, False, set()),
         ({"pg_stat_statements.track": "none", "pg_stat_statements.track_utility": "on"}, False, set()),
-        ({"pgaudit.log": "read, role"}, False, {"PgAudit"}),
-        ({"pgaudit.log": "all, -role"}, False, set()),
-        ({"pgaudit.log": "-all,write"}, False, set()),
     ],
 )
 def test_what_could_have_recorded_a_verifier(logging: dict[str, str], failed: bool, expected: set[str]) -> None:

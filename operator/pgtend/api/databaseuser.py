@@ -287,8 +287,8 @@ class PasswordStatus(ApiModel):
     changed_at: Timestamp | None = None
     """When the password that the role has now was decided upon; the Secret carries the same moment."""
     exposure: Annotated[tuple[Exposed, ...], Field(max_length=3)] = ()
-    """What could have recorded the verifier of that password as it was set: the server's log, pg_stat_statements,
-    pgaudit."""
+    """What could have recorded the verifier of that password as it was set: the server's log, pg_stat_statements.
+    pgaudit masks it; PgAudit stands only in a status that an earlier version wrote."""
     active_login: Annotated[str | None, Field(max_length=63)] = None
     """The role that the Secret's password is of; with rotation DualRole another than roleName."""
     retiring_login: Annotated[str | None, Field(max_length=63)] = None

@@ -1,7 +1,8 @@
 """What could have recorded a verifier as it was set. Pure.
 
 A role without superuser's rights cannot keep its statement out of the server's log or of pg_stat_statements: so it is
-told where to look. Settings are those of our own session, in which the statement runs.
+told where to look. Settings are those of our own session, in which the statement runs. pgaudit is not among them: it
+writes `PASSWORD <REDACTED>` in place of what follows (a test on a real server sees to that).
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ RECORDERS = (
     "log_min_error_statement",
     "pg_stat_statements.track",
     "pg_stat_statements.track_utility",
-    "pgaudit.log",
 )
 """An extension's exist where its library is loaded: names that stand in a file alone are not in pg_settings."""
 _ABOVE_ERROR = ("log", "fatal", "panic")
@@ -42,21 +42,8 @@ def exposed(settings: Mapping[str, str], *, failed: bool = False) -> frozenset[E
     tracked = settings.get("pg_stat_statements.track", "none") != "none"
     if tracked and settings.get("pg_stat_statements.track_utility", "on") == "on":
         found.add("PgStatStatements")
-    if _audited(settings.get("pgaudit.log", "none")):
-        found.add("PgAudit")
     return frozenset(found)
 
 
 def _rate(settings: Mapping[str, str], name: str) -> bool:
     return settings.get(name, "0") not in ("0", "")
-
-
-def _audited(classes: str) -> bool:
-    """Whether pgaudit's list, read from left to right, has the class ROLE in the end."""
-    on = False
-    for word in (part.strip().lower() for part in classes.split(",")):
-        if word.removeprefix("-") in ("role", "all"):
-            on = not word.startswith("-")
-        elif word == "none":
-            on = False
-    return on

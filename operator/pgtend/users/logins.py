@@ -190,6 +190,7 @@ class Logins:
         if set_at is None or case.spec.source == "None":
             return ()
         found = {word for word in password.get("exposure", ()) if password.get("changedAt") == set_at}
+        found.discard("PgAudit")  # an earlier version did not know that it masks
         seen = self._exposed.get(case.key)
         if seen is not None and seen[0] == set_at:
             found |= seen[1]
