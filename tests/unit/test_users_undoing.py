@@ -26,7 +26,9 @@ from pgtend.server.server import Server
 from pgtend.server.standing import ServerIdentity, Standing
 from pgtend.users.departures import RETURN_SECONDS, Departures
 from pgtend.users.door import Door, Target
+from pgtend.users.drop import How
 from pgtend.users.finalize import LOST_SECONDS, Finisher, Situation
+from pgtend.users.pace import Pace
 from pgtend.users.state import Problem
 from pgtend.users.undoing import FINALIZER, Place, is_undoable, lacking, lacks_credential, place_for
 
@@ -459,3 +461,27 @@ async def test_a_server_that_is_not_reached_is_not_tried_by_each_of_many() -> No
     assert tries == 1
     clock.advance(LOST_SECONDS)
     assert await finisher._try(work, server) is None and tries == 2
+
+
+async def test_who_waits_for_its_turn_does_not_look() -> None:
+    """Fifty that are deleted at once share a batch of bounded time, and five of them may go."""
+    clock, none, looked = FakeClock(), cast(Any, None), []
+    pace = Pace(clock)
+
+    def looker(server: Server) -> Any:
+        looked.append(server.key)
+        raise PgtendError(TargetReason.TIMED_OUT, "looked")
+
+    finisher = Finisher(
+        client=none, keeper=none, ledger=none, status=none, looker=looker, installation="tests", clock=clock, pace=pace
+    )
+    server = await Ground().opened()
+    for _ in range(server.spec.max_destructive_per_pass):
+        assert pace.take(ORDERS, server.spec.max_destructive_per_pass) is None
+    for _ in range(50):
+        problem = await finisher.undo(server, ENTRY.key, "app", "Drop", How())
+        assert problem is not None and problem.reason is R.TOO_MANY_AT_ONCE
+    assert looked == []
+    clock.advance(pace.wait(ORDERS))
+    with pytest.raises(PgtendError, match="looked"):
+        await finisher.undo(server, ENTRY.key, "app", "Drop", How())

@@ -144,6 +144,9 @@ class Finisher:
         Raises PgtendError where the target cannot be read.
         """
         server.writable()
+        waits = self._pace.refused(server.key, server.spec.max_destructive_per_pass)
+        if waits is not None:
+            return waits  # each of fifty would look into every database, and five may go
         family = (*derived(role), role)
         observed = await self._looker(server).look(Ask(roles=frozenset(family)))
         found = (observed.roles.get(name) for name in family)

@@ -24,15 +24,21 @@ class Pace:
 
     def take(self, target: ObjectKey, most: int) -> Problem | None:
         """Leave to drop or disable one role now, or why not yet."""
-        if self.spent(target, most):
-            text = (
-                f"waits for its turn: {most} roles of target {target} have just been dropped or disabled, as many as"
-                " spec.maxDestructivePerPass allows at once. If this is a mistake, set the brake"
-            )
-            return Problem(reason=R.TOO_MANY_AT_ONCE, object=str(target), message=text)
-        started, used = self._passes.get(target, (self._clock.monotonic(), 0))
-        self._passes[target] = started, used + 1
-        return None
+        refused = self.refused(target, most)
+        if refused is None:
+            started, used = self._passes.get(target, (self._clock.monotonic(), 0))
+            self._passes[target] = started, used + 1
+        return refused
+
+    def refused(self, target: ObjectKey, most: int) -> Problem | None:
+        """Why there would be no leave now; nothing is taken. Who waits need not look at the server meanwhile."""
+        if not self.spent(target, most):
+            return None
+        text = (
+            f"waits for its turn: {most} roles of target {target} have just been dropped or disabled, as many as"
+            " spec.maxDestructivePerPass allows at once. If this is a mistake, set the brake"
+        )
+        return Problem(reason=R.TOO_MANY_AT_ONCE, object=str(target), message=text)
 
     def spent(self, target: ObjectKey, most: int) -> bool:
         """Whether the pass that runs has no room left."""
