@@ -92,7 +92,7 @@ def operator(
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def job(words: tuple[str, ...]) -> None:
-    """Run one job of a backup in its pod: dump or verify, --config FILE."""
+    """Run one job of a backup in its pod: dump, verify or restore, --config FILE."""
     from pgtend.backups.jobs.__main__ import main as run
 
     sys.exit(run(words))

@@ -72,6 +72,15 @@ def test_who_may_ask_and_who_may_cancel(
             del body["spec"]["requestedBy"]
         said = asked(cluster, body, by=ONCALL)
         assert f'spec.requestedBy must be who asks: set it to "{ONCALL}"' in said and "created" not in said
+    # the verb of one guarded word is not that of another
+    wish = operation(space, "restored", login)
+    del wish["spec"]["terminateQueries"]
+    options = {"from": {"backupRef": {"name": "now"}}, "into": {"database": {"name": "copy"}}}
+    wish["spec"] |= {"type": "Restore", "restore": options}
+    said = asked(cluster, wish, by=ONCALL)
+    assert "needs the verb restore on postgresoperations.pgtend.dev" in said and "created" not in said
+    bind(cluster, space, f"pgtend:{process.namespace}:restore", ONCALL)
+    wait("the verb is known", lambda: "created" in asked(cluster, wish, by=ONCALL, dry=True), seconds=30)
     # who may create and has not the verb, as a user and as a process with a token of its own
     said = asked(cluster, operation(space, "unasked", login, requestedBy=DEVELOPER), by=DEVELOPER)
     assert f"{DEVELOPER} may not ask for TerminateQueries in namespace {space}" in said
@@ -181,6 +190,7 @@ def test_what_people_may_do(cluster: Cluster, tenant: Tenant, operator: StartOpe
         ("create", "postgresoperations.pgtend.dev"): {"edit", "admin", "oncall"},
         ("cancel", "postgresoperations.pgtend.dev"): {"edit", "admin", "oncall"},
         ("terminate", "postgresoperations.pgtend.dev"): {"oncall"},
+        ("restore", "postgresoperations.pgtend.dev"): set(),
         ("patch", "postgresoperations.pgtend.dev/status"): set(),
     }
     for (verb, what), who in table.items():

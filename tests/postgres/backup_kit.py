@@ -19,8 +19,8 @@ from tests.fixtures.binaries import programs, tool
 from tests.fixtures.postgres import Login, PostgresServer
 from tests.fixtures.s3 import S3Login, S3Server
 
-from pgtend.backups.jobs import dump, verify
-from pgtend.backups.jobs.config import DumpConfig, Termination, VerifyConfig, parse_termination
+from pgtend.backups.jobs import dump, restore, verify
+from pgtend.backups.jobs.config import DumpConfig, RestoreConfig, Termination, VerifyConfig, parse_termination
 from pgtend.backups.manifest import Manifest, Tombstone, parse_manifest
 from pgtend.core import failpoints
 from pgtend.core.redaction import Sensitive
@@ -147,6 +147,37 @@ class Kit:
         self.termination.unlink(missing_ok=True)
         status = verify.run(VerifyConfig.model_validate(self.verify_config(manifest, **changes)))
         return status, self.result()
+
+    def restore_config(self, manifest: str, into: Login, database: str, **changes: Any) -> dict[str, Any]:
+        """The job's JSON, with a role of its own; `server` is merged."""
+        self.write("restore-password", into.password)
+        server = {
+            "hosts": [{"host": self.server.host, "port": self.server.port}],
+            "user": into.user,
+            "passwordFile": str(self.folder / "restore-password"),
+            "caFile": str(self.server.ca_path),
+            "systemIdentifier": str(self.server.system_identifier),
+        } | changes.pop("server", {})
+        common = self.common("reader")
+        del common["policy"]
+        return (
+            common
+            | {
+                "operation": {"namespace": "databases", "name": "again"},
+                "manifest": manifest,
+                "identityFile": str(self.folder / "identity"),
+                "server": server,
+                "source": self.databases[0],
+                "database": database,
+            }
+            | changes
+        )
+
+    def restore(self, manifest: str, into: Login, database: str, **changes: Any) -> tuple[int, Termination]:
+        """Run the restore job in this process."""
+        self.termination.unlink(missing_ok=True)
+        config = self.restore_config(manifest, into, database, **changes)
+        return restore.run(RestoreConfig.model_validate(config)), self.result()
 
     def good_dump(self, **changes: Any) -> Termination:
         status, result = self.dump(**changes)

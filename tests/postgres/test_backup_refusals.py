@@ -360,7 +360,7 @@ def test_a_config_that_does_not_parse_ends_with_status_2(kit: Kit, capsys: pytes
     broken = kit.write("broken.json", '{"kind": "Dump",')
     assert main(["dump", "--config", str(broken)]) == 2
     assert main(["dump", "--config", str(kit.folder / "absent")]) == 2
-    assert main(["restore", "--config", str(broken)]) == 2
+    assert main(["rewrite", "--config", str(broken)]) == 2
     assert "usage" in capsys.readouterr().err
 
 

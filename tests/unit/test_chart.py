@@ -174,8 +174,8 @@ def rules() -> list[tuple[str, dict[str, Any]]]:
 
 VERBS = {"get", "list", "watch", "create", "update", "patch", "delete"}
 # of people, who ask and do nothing themselves: what the admission policy asks for
-PEOPLE = {"view", "edit", "admin", "terminate"}
-ASKED = {"cancel", "terminate"}
+PEOPLE = {"view", "edit", "admin", "terminate", "restore"}
+ASKED = {"cancel", "terminate", "restore"}
 
 
 def test_no_right_is_wide() -> None:
@@ -217,6 +217,8 @@ def test_the_admission_policy_knows_the_types() -> None:
     offered = set(get_args(OperationSpec.model_fields["type"].annotation))
     emergency = {str(type_) for type_ in TaskType if type_.task_class is TaskClass.EMERGENCY}
     assert set(re.findall(r"'(\w+)'", listed.group(1))) == emergency & offered
+    data = {str(type_) for type_ in TaskType if type_.task_class is TaskClass.DATA}
+    assert set(re.findall(r"object.spec.type == '(\w+)' \?", text)) == data & offered
 
 
 def test_names_in_the_rights_are_those_of_the_code() -> None:

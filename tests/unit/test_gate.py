@@ -318,11 +318,12 @@ class TestClasses:
             "VacuumFull": "Disruptive",
             "TerminateQueries": "Emergency",
             "EndSessions": "Emergency",
+            "Restore": "Data",
         }
         assert TaskType("Reindex") is TaskType.REINDEX
         assert {p.value for p in RunPolicy} == {"Immediately", "Daily", "InWindow", "OverrideWindow"}
 
-    @pytest.mark.parametrize("type", [TaskType.VACUUM_ANALYZE, TaskType.TERMINATE_QUERIES])
+    @pytest.mark.parametrize("type", [TaskType.VACUUM_ANALYZE, TaskType.TERMINATE_QUERIES, TaskType.RESTORE])
     def test_online_and_emergency_work_goes_at_once(self, type: TaskType) -> None:
         given = permitted(request(type, RunPolicy.IMMEDIATELY), state(windows=(), busy=OTHER), "22T14:00")
         assert given.window is None

@@ -65,10 +65,14 @@ admin where it holds credentials and consent; nobody where it is the operator's 
 - apiGroups: [batch]
   resources: [cronjobs]
   verbs: [get, create, update]
-# PostgresBackup: Jobs that dump and verify, and what their pods reported
+# PostgresBackup: Jobs that dump and verify, and what their pods reported; PostgresOperation: the Job of a Restore
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [list, create]
+# PostgresOperation: a Restore that is cancelled or over time ends with its Job
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [delete]
 - apiGroups: [""]
   resources: [pods]
   verbs: [list]
@@ -179,6 +183,12 @@ owned by the operator's pods, so that it goes with the last of them and does not
     {{- end }}
     {{- end }}
   verbs: [create, update, patch, delete]
+{{- end -}}
+
+{{- define "pgtend.rules.restore" -}}
+- apiGroups: [pgtend.dev]
+  resources: [postgresoperations]
+  verbs: [get, list, watch, create, update, patch, cancel, restore]
 {{- end -}}
 
 {{- define "pgtend.rules.terminate" -}}

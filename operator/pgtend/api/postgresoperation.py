@@ -8,8 +8,10 @@ from pydantic import Field, model_validator
 
 from pgtend.api.base import ApiModel, Column, Kind
 from pgtend.api.conditions import BaseStatus
+from pgtend.api.pod import PodSettings
 from pgtend.api.reasons import OperationReason
 from pgtend.api.refs import TargetRef
+from pgtend.api.restore import RestoreOptions
 from pgtend.api.tasks import OPTION_RULES, ReindexOptions, VacuumAnalyzeOptions, VacuumFullOptions, check_options
 from pgtend.api.types import Duration, Timestamp
 
@@ -40,10 +42,13 @@ class TerminateQueriesOptions(ApiModel):
 
 _FIELDS = (
     "targetRef", "type", "execution", "runPolicy", "reason", "requestedBy", "notAfter", "timeout", "terminateQueries",
-    "vacuumAnalyze", "reindex", "vacuumFull",
+    "vacuumAnalyze", "reindex", "vacuumFull", "restore", "pod",
 )  # fmt: skip
 
 _AT_ONCE = "TerminateQueries runs at once: leave runPolicy out"
+_RESTORE = "type Restore comes with restore, and no other type does"
+_POD = "pod is for type Restore: no other starts one"
+_TIMEOUT, _RESTORE_TIMEOUT = Duration("10m"), Duration("24h")
 _OVERRIDE = "runPolicy OverrideWindow is for types that need a window (Reindex, VacuumFull)"
 
 
@@ -56,7 +61,7 @@ class OperationSpec(ApiModel):
     """Immutable but `cancel`."""
 
     target_ref: TargetRef
-    type: Literal["TerminateQueries", "VacuumAnalyze", "Reindex", "VacuumFull"]
+    type: Literal["TerminateQueries", "VacuumAnalyze", "Reindex", "VacuumFull", "Restore"]
     execution: Literal["Run", "DryRun"] = "Run"
     run_policy: Literal["Immediately", "InWindow", "OverrideWindow"] | None = None
     """InWindow for Reindex and VacuumFull, Immediately for the others. OverrideWindow runs although no window is open;
@@ -67,14 +72,17 @@ class OperationSpec(ApiModel):
     """Who asks. Without the chart's admission policy this is a claim."""
     not_after: Timestamp
     """The last moment at which it may start, at most 7 days ahead; later it is Expired."""
-    timeout: Duration = Duration("10m")
-    """How long it may run once it has started."""
+    timeout: Duration | None = None
+    """How long it may run once it has started. Default: 10m, of a Restore 24h."""
     cancel: bool = False
     """Stops it, or keeps it from starting."""
     terminate_queries: TerminateQueriesOptions | None = None
     vacuum_analyze: VacuumAnalyzeOptions | None = None
     reindex: ReindexOptions | None = None
     vacuum_full: VacuumFullOptions | None = None
+    restore: RestoreOptions | None = None
+    pod: Annotated[PodSettings | None, Field(default=None)] = None
+    """Of a Restore's pod."""
     cel = (
         *(_immutable(field) for field in _FIELDS),
         *OPTION_RULES,
@@ -88,7 +96,14 @@ class OperationSpec(ApiModel):
             "(self.type == 'TerminateQueries') == has(self.terminateQueries)",
             "type TerminateQueries comes with terminateQueries, and no other type does",
         ),
+        ("(self.type == 'Restore') == has(self.restore)", _RESTORE),
+        ("!has(self.pod) || self.type == 'Restore'", _POD),
     )
+
+    @property
+    def limit(self) -> Duration:
+        """How long it may run."""
+        return self.timeout or (_RESTORE_TIMEOUT if self.type == "Restore" else _TIMEOUT)
 
     @model_validator(mode="after")
     def _options(self) -> Self:
@@ -102,6 +117,10 @@ class OperationSpec(ApiModel):
     def _one_way(self) -> None:
         if self.type != "TerminateQueries" and self.terminate_queries is not None:
             raise ValueError("type TerminateQueries comes with terminateQueries, and no other type does")
+        if (self.type == "Restore") != (self.restore is not None):
+            raise ValueError(_RESTORE)
+        if self.type != "Restore" and self.pod is not None:
+            raise ValueError(_POD)
         check_options(self, self.type)
         if self.type == "TerminateQueries" and self.run_policy not in (None, "Immediately"):
             raise ValueError(_AT_ONCE)

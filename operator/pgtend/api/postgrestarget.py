@@ -67,6 +67,8 @@ class Credentials(ApiModel):
     users: Credential | None = None
     backup: Credential | None = None
     """Dumps; mounted by their pods."""
+    restore: Credential | None = None
+    """Restore into a database; mounted by its pod."""
 
     @property
     def roles(self) -> frozenset[str]:
@@ -233,9 +235,10 @@ class AccessEntry(ApiModel):
         Field(max_length=16),
     ] = ()
     operations: Annotated[
-        tuple[Literal["TerminateQueries", "VacuumAnalyze", "Reindex", "VacuumFull", "*"], ...], Field(max_length=32)
+        tuple[Literal["TerminateQueries", "VacuumAnalyze", "Reindex", "VacuumFull", "Restore", "*"], ...],
+        Field(max_length=32),
     ] = ()
-    """Types, word by word: `*` is all but TerminateQueries and VacuumFull, which are always listed."""
+    """Types, word by word: `*` is all but TerminateQueries, VacuumFull and Restore, which are always listed."""
     tasks: Annotated[tuple[Literal["VacuumAnalyze", "Reindex", "VacuumFull", "*"], ...], Field(max_length=32)] = ()
     """Of a MaintenanceWindow: types, word by word as in operations."""
     users: UserLimits | None = None

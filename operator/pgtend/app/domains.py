@@ -14,11 +14,13 @@ from pgtend.backups.plan import ToolsImages
 from pgtend.backups.policy import PolicyController
 from pgtend.backups.prepare import Preparer
 from pgtend.backups.record import RecordController
+from pgtend.backups.restore import Means, maker
 from pgtend.backups.stores import Stores
 from pgtend.core.clock import Clock
 from pgtend.core.findings import ObjectKey
 from pgtend.engine.dependents import Dependents
 from pgtend.engine.loop import Controller
+from pgtend.gate.classes import TaskType
 from pgtend.kube.client import KubeClient
 from pgtend.kube.index import Index, Record
 from pgtend.kube.status import StatusWriter
@@ -51,10 +53,11 @@ class Domains:
 def build(parts: Parts) -> Domains:
     targets, users = _targets(parts), _users(parts)
     destinations = _destinations(parts)
-    policies, records = _backups(parts)
+    preparer = _preparer(parts)
+    policies, records = _backups(parts, preparer)
     dumps = Dumps(index=parts.routing.index, policies=policies, clock=parts.clock)
     windows, runs = _windows(parts), _runs(parts, dumps)
-    operations = _operations(parts, dumps)
+    operations = _operations(parts, dumps, preparer)
     controllers = {
         "PostgresTarget": targets.reconcile,
         "DatabaseUser": users.reconcile,
@@ -137,28 +140,32 @@ class _Backing(TypedDict):
     clock: Clock
 
 
-def _backing(parts: Parts) -> _Backing:
+def _preparer(parts: Parts) -> Preparer:
     settings = parts.settings
+    return Preparer(
+        index=parts.routing.index,
+        registry=parts.registry,
+        installation=settings.installation,
+        images=ToolsImages(template=settings.tools_image, majors=settings.tools_majors),
+    )
+
+
+def _backing(parts: Parts, preparer: Preparer) -> _Backing:
     return _Backing(
         index=parts.routing.index,
         client=parts.client,
         status=parts.status,
         stores=parts.stores,
-        preparer=Preparer(
-            index=parts.routing.index,
-            registry=parts.registry,
-            installation=settings.installation,
-            images=ToolsImages(template=settings.tools_image, majors=settings.tools_majors),
-        ),
+        preparer=preparer,
         dependents=parts.routing.dependents,
         policy=parts.policy,
-        installation=settings.installation,
+        installation=parts.settings.installation,
         clock=parts.clock,
     )
 
 
-def _backups(parts: Parts) -> tuple[PolicyController, RecordController]:
-    shared = _backing(parts)
+def _backups(parts: Parts, preparer: Preparer) -> tuple[PolicyController, RecordController]:
+    shared = _backing(parts, preparer)
     policies = PolicyController(**shared, wake=parts.routing.queue.add)
     records = RecordController(**shared, policies=policies)
 
@@ -216,13 +223,21 @@ def _runs(parts: Parts, dumps: Dumps) -> RunController:
     )
 
 
-def _operations(parts: Parts, dumps: Dumps) -> OperationController:
+def _operations(parts: Parts, dumps: Dumps, preparer: Preparer) -> OperationController:
+    means = Means(
+        index=parts.routing.index,
+        client=parts.client,
+        preparer=preparer,
+        installation=parts.settings.installation,
+        clock=parts.clock,
+    )
     return OperationController(
         **_maintaining(parts),
         braked=parts.brake.on,
         windows_of=parts.book.of,
         busy_of=dumps.busy,
         runner=parts.runner,
+        makers={TaskType.RESTORE: maker(means)},
         labels_of=parts.labels_of,
         installation=parts.settings.installation,
         requesters_checked=parts.settings.requesters_checked,

@@ -12,12 +12,14 @@ from typing import Any, Literal
 from pgtend.api.backupdestination import AgeRecipient, DestinationSpec, StoreCredential
 from pgtend.api.postgresbackuppolicy import PolicySpec
 from pgtend.api.postgrestarget import Credential, TargetSpec
+from pgtend.api.restore import RestoreDatabase
 from pgtend.backups.jobs.config import (
     Destination,
     DumpConfig,
     HostPort,
     PolicyName,
     Recipient,
+    RestoreConfig,
     ServerAccess,
     VerifyConfig,
 )
@@ -44,6 +46,23 @@ class Setting:
     timeline: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restoring:
+    """All that a restore's pod is made of. `identifier` and `timeline` are the server's that was recorded."""
+
+    installation: str
+    operation: ObjectKey
+    target: TargetSpec
+    credential: Credential
+    destination: DestinationSpec
+    recipient: AgeRecipient
+    manifest: str
+    source: str
+    database: RestoreDatabase
+    identifier: str
+    timeline: int
+
+
 def dump_config(
     setting: Setting,
     *,
@@ -53,8 +72,6 @@ def dump_config(
 ) -> Body:
     """What the dump is told. Without a name it makes one of policy and start, as a CronJob's run needs."""
     spec, target, credential = setting.spec, setting.target, setting.credential
-    server = ROOT / "server"
-    certificate = credential.client_certificate is not None
     databases = spec.dump.databases
     config = DumpConfig(
         installation_id=setting.installation,
@@ -63,19 +80,7 @@ def dump_config(
         backup_name=backup,
         reason=reason,
         retain_until=retain_until,
-        server=ServerAccess(
-            hosts=tuple(HostPort(host=member.host, port=member.port) for member in target.members),
-            maintenance_database=target.maintenance_database,
-            user=credential.username or "pgtend_backup",
-            password_file=None if certificate else server / "password",
-            certificate_file=server / "tls.crt" if certificate else None,
-            key_file=server / "tls.key" if certificate else None,
-            allow_md5=credential.password is not None and credential.password.method == "Md5",
-            sslmode=_sslmode(target),
-            ca_file=server / "ca.crt" if target.tls.ca is not None else None,
-            system_identifier=setting.identifier,
-            minimum_timeline=setting.timeline,
-        ),
+        server=_access(target, credential, "backup", setting.identifier, setting.timeline),
         databases=None if databases is None else tuple(database.name for database in databases),
         globals=spec.dump.globals,
         row_counts=spec.dump.row_counts,
@@ -87,6 +92,49 @@ def dump_config(
         ),
     )
     return config.to_wire()
+
+
+def restore_config(restoring: Restoring) -> Body:
+    """What a restore is told."""
+    target, database = restoring.target, restoring.database
+    config = RestoreConfig(
+        installation_id=restoring.installation,
+        operation=PolicyName(namespace=restoring.operation.namespace, name=restoring.operation.name),
+        destination=_destination(restoring.destination),
+        manifest=restoring.manifest,
+        identity_file=ROOT / "identity" / "identity",
+        server=_access(target, restoring.credential, "restore", restoring.identifier, restoring.timeline),
+        source=restoring.source,
+        database=database.name,
+        owner=database.owner,
+        if_not_empty=database.if_not_empty,
+    )
+    return config.to_wire()
+
+
+def restore_sources(restoring: Restoring) -> dict[str, list[Body]]:
+    """The login that restores, the credential that reads, and a key that opens."""
+    read = verify_sources(restoring.destination, restoring.recipient)
+    server = _server_sources(restoring.target, restoring.credential)
+    return {"server": server, "store": read["store"], "identity": read["identity"]}
+
+
+def _access(target: TargetSpec, credential: Credential, purpose: str, identifier: str, timeline: int) -> ServerAccess:
+    server = ROOT / "server"
+    certificate = credential.client_certificate is not None
+    return ServerAccess(
+        hosts=tuple(HostPort(host=member.host, port=member.port) for member in target.members),
+        maintenance_database=target.maintenance_database,
+        user=credential.username or f"pgtend_{purpose}",
+        password_file=None if certificate else server / "password",
+        certificate_file=server / "tls.crt" if certificate else None,
+        key_file=server / "tls.key" if certificate else None,
+        allow_md5=credential.password is not None and credential.password.method == "Md5",
+        sslmode=_sslmode(target),
+        ca_file=server / "ca.crt" if target.tls.ca is not None else None,
+        system_identifier=identifier,
+        minimum_timeline=timeline,
+    )
 
 
 def verify_config(*, installation: str, policy: ObjectKey, destination: DestinationSpec, manifest: str) -> Body:
@@ -119,7 +167,13 @@ def _reads_apart(destination: DestinationSpec) -> bool:
 
 
 def dump_sources(setting: Setting) -> dict[str, list[Body]]:
-    credential, tls = setting.credential, setting.target.tls
+    write = setting.destination.s3.credentials.write
+    server = _server_sources(setting.target, setting.credential)
+    return {"server": server, "store": _store_sources(setting.destination, write)}
+
+
+def _server_sources(target: TargetSpec, credential: Credential) -> list[Body]:
+    tls = target.tls
     server: list[Body] = []
     if credential.password is not None:
         ref = credential.password.secret_ref
@@ -129,8 +183,7 @@ def dump_sources(setting: Setting) -> dict[str, list[Body]]:
         server.append(_source(credential.client_certificate.secret_ref.name, pair))
     if tls.ca is not None:
         server.append(_source(tls.ca.secret_ref.name, {tls.ca.secret_ref.key or "ca.crt": "ca.crt"}))
-    write = setting.destination.s3.credentials.write
-    return {"server": server, "store": _store_sources(setting.destination, write)}
+    return server
 
 
 def _store_sources(destination: DestinationSpec, credential: StoreCredential) -> list[Body]:

@@ -17,11 +17,24 @@ from typing import Any, Literal
 from pgtend.api.backupdestination import AgeRecipient, DestinationSpec
 from pgtend.api.base import API_VERSION
 from pgtend.api.pod import PodSettings
-from pgtend.backups.inputs import ROOT, Body, Setting, dump_config, dump_sources, verify_config, verify_sources
+from pgtend.backups.inputs import (
+    ROOT,
+    Body,
+    Restoring,
+    Setting,
+    dump_config,
+    dump_sources,
+    restore_config,
+    restore_sources,
+    verify_config,
+    verify_sources,
+)
 from pgtend.core.findings import ObjectKey
+from pgtend.core.names import short_hash
 
 PREFIX = "pgtend.dev/"
 POLICY, RUN, BACKUP = f"{PREFIX}policy", f"{PREFIX}run", f"{PREFIX}backup"
+OPERATION = f"{PREFIX}operation"
 CONFIG, HASH = f"{PREFIX}job", f"{PREFIX}hash"
 # a finished Job is looked at long before; a day leaves time to read its log
 TTL = 86_400
@@ -132,6 +145,29 @@ def verify_job(
     # of one length: a backup's name may have 56 characters and a Job's 63
     name = f"{backup}-verify" if attempt == 1 else f"{backup}-read-{attempt}"
     return _job(name, policy.namespace, labels, spec, Owner(kind="PostgresBackup", name=backup, uid=uid))
+
+
+def restore_job_name(operation: str, uid: str) -> str:
+    """Of the very object: one that is made anew under the same name is another."""
+    return f"{operation[:44].rstrip('-.')}-restore-{short_hash(uid)}".replace(".", "-")
+
+
+def restore_job(restoring: Restoring, *, pod: PodSettings, image: str, uid: str, deadline: int) -> Body:
+    """The Job of a Restore. It is never tried again."""
+    name = restore_job_name(restoring.operation.name, uid)
+    labels = {"app.kubernetes.io/managed-by": "pgtend", OPERATION: name, RUN: "restore"}
+    spec = _job_spec(
+        pod=pod,
+        labels=labels,
+        image=image,
+        run="restore",
+        config=restore_config(restoring),
+        sources=restore_sources(restoring),
+        deadline=deadline,
+        retries=0,
+    )
+    owner = Owner(kind="PostgresOperation", name=restoring.operation.name, uid=uid)
+    return _job(name, restoring.operation.namespace, labels, spec, owner)
 
 
 def digest(body: Mapping[str, Any]) -> str:

@@ -60,7 +60,7 @@ class ReadBack:
             return Reading(verified_at=parse_rfc3339(status.verified.verified_at)), None
         if policy is None or destination is None:
             return Reading(message="it is not read back: its policy or destination does not exist"), LATER
-        recipient = _opens(destination, status)
+        recipient = opens(destination, status.recipients)
         if recipient is None:
             text = "none of its recipients has an identity in the cluster: give one of them at the destination"
             return Reading(reason=R.IDENTITY_MISSING, message=text), LATER
@@ -135,9 +135,9 @@ class ReadBack:
         return self._policy.leading() and not self._policy.braked()
 
 
-def _opens(destination: DestinationSpec, status: BackupStatus) -> AgeRecipient | None:
-    """A recipient of this backup whose identity is in the cluster."""
+def opens(destination: DestinationSpec, recipients: Sequence[str]) -> AgeRecipient | None:
+    """One of a backup's recipients whose identity is in the cluster."""
     for recipient in destination.encryption.age.recipients:
-        if recipient.identity is not None and recipient.name in status.recipients:
+        if recipient.identity is not None and recipient.name in recipients:
             return recipient
     return None

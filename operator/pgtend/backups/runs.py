@@ -34,7 +34,7 @@ class Run:
 
     job: str
     uid: str
-    kind: Literal["dump", "verify"]
+    kind: Literal["dump", "verify", "restore"]
     backup: str | None
     created: datetime
     ended: datetime | None
@@ -58,7 +58,7 @@ class Run:
 async def read_runs(client: KubeClient, *, namespace: str, policy: str) -> list[Run]:
     """All Jobs of a policy, oldest first, without what their pods said."""
     found = [
-        _run(body)
+        run_of(body)
         async for body in client.list(JOBS, namespace, labels=f"{POLICY}={policy}")
         if body["metadata"].get("labels", {}).get(RUN) in ("dump", "verify")
         and "deletionTimestamp" not in body["metadata"]
@@ -104,7 +104,8 @@ async def waits_for(client: KubeClient, *, namespace: str, run: Run) -> Waits | 
     return None
 
 
-def _run(body: Mapping[str, Any]) -> Run:
+def run_of(body: Mapping[str, Any]) -> Run:
+    """A Job as a run."""
     meta, status = body["metadata"], body.get("status") or {}
     ended: datetime | None = None
     succeeded, ending, said = False, False, ""
@@ -151,7 +152,8 @@ def failure_of(run: Run, pod: Mapping[str, Any] | None) -> Failure:
     if ended.get("reason") == "OOMKilled":
         limit = pod["spec"]["containers"][0].get("resources", {}).get("limits", {}).get("memory", "?")
         text = (
-            f"pod {name} was killed at its memory limit {limit}: raise spec.pod.resources.limits.memory of the policy"
+            f"pod {name} was killed at its memory limit {limit}: raise spec.pod.resources.limits.memory of the"
+            f" {'operation' if run.kind == 'restore' else 'policy'}"
         )
         return Failure(reason=BackupReason.OUT_OF_MEMORY, message=text, object=name)
     if told is not None and told.outcome == "Failed":

@@ -31,7 +31,7 @@ def fetch(store: Store, data: StoredData, identities: Sequence[Any], sink: IO[by
     raw, failure = 0, None
     try:
         try:
-            with closing(iter(unseal(source=reader, identities=identities))) as blocks:  # type: ignore[type-var]
+            with closing(iter(unseal(source=reader, identities=identities))) as blocks:
                 for block in blocks:
                     sink.write(block)
                     raw += len(block)

@@ -32,6 +32,7 @@ class TaskType(StrEnum):
     VACUUM_ANALYZE = "VacuumAnalyze", TaskClass.ONLINE, "vacuums"
     REINDEX = "Reindex", TaskClass.DISRUPTIVE, "rebuilds"
     VACUUM_FULL = "VacuumFull", TaskClass.DISRUPTIVE, "locks"
+    RESTORE = "Restore", TaskClass.DATA, "restores into"
     TERMINATE_QUERIES = "TerminateQueries", TaskClass.EMERGENCY, "ends sessions of"
     # of one role that may not log in any more, as its own spec says: until then who should be out is in
     END_SESSIONS = "EndSessions", TaskClass.EMERGENCY, "ends all sessions of"

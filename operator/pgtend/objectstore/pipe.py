@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import IO, Any, Protocol, cast
 
 import pyrage  # type: ignore[import-untyped]
@@ -156,7 +156,7 @@ class Unsealed:
         self._identities = list(identities)
         self._channel = _Channel()
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Generator[bytes]:
         with self._channel.fed_by(self._decrypt):
             unpacker = zstandard.ZstdDecompressor(max_window_size=1 << 27)
             try:

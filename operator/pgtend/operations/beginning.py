@@ -12,26 +12,25 @@ from pgtend.core.clock import Clock, parse_rfc3339
 from pgtend.core.errors import PgtendError
 from pgtend.core.failpoints import failpoint
 from pgtend.engine.loop import Outcome as Due
+from pgtend.gate.classes import TaskClass
 from pgtend.kube.index import Record
 from pgtend.operations import telling
 from pgtend.operations.admission import No, too_far
+from pgtend.operations.asking import Asking
 from pgtend.operations.place import Place, Places, Wait
 from pgtend.operations.recovery import ended_of
 from pgtend.operations.scribe import Scribe
 from pgtend.operations.timing import Later, when
-from pgtend.operations.underway import Underway, asked
+from pgtend.operations.underway import Underway
 from pgtend.server.member import MemberSessions, may_act, needed
 from pgtend.tasks.protocol import Breach, Ground, Objection, Task, TaskPlan
 from pgtend.tasks.runner import Ending, Runner
 
 # What is applied together with its first window may be seen before it: so long it is not refused for having none.
 TOGETHER = timedelta(seconds=5)
-_BREACHES: dict[Breach, R] = {
-    Breach.TOO_MANY_VICTIMS: R.TOO_MANY_VICTIMS,
-    Breach.MISSING_PRIVILEGE: R.MISSING_PRIVILEGE,
-    Breach.EXTENSION_MISSING: R.EXTENSION_MISSING,
-    Breach.DISK_UNKNOWN: R.DISK_UNKNOWN,
-}
+# seconds between two looks at what does not wake us: whether a backup is committed by now
+WAITING = 5.0
+_BREACHES: dict[Breach, R] = {breach: R(breach.value) for breach in Breach}
 
 
 class Beginning:
@@ -45,10 +44,11 @@ class Beginning:
         runner: Runner,
         members: MemberSessions,
         underway: Underway,
+        asking: Asking,
         clock: Clock,
     ) -> None:
         self._places, self._scribe, self._runner, self._members = places, scribe, runner, members
-        self._underway, self._clock = underway, clock
+        self._underway, self._asking, self._clock = underway, asking, clock
 
     async def begin(self, record: Record, spec: OperationSpec) -> Due:
         now = self._clock.now()
@@ -65,12 +65,13 @@ class Beginning:
             return await scribe.refuse(record, place)
         if isinstance(place, Wait):
             return await scribe.wait(record, spec, place)
-        task = asked(spec)
+        task = self._asking.task(record, spec)
         ground = Ground(server=place.server, members=self._members)
         dry = spec.execution == "DryRun" or place.observing
         try:
             if not dry:
-                needed(place.server)
+                if task.type.task_class is not TaskClass.DATA:
+                    needed(place.server)  # what is Data has a credential of its own
                 may_act(place.server)
                 # a window is waited for without looking at anything
                 if spec.run_policy != "Immediately" and (answer := self._when(place, task, place.target.name)):
@@ -81,6 +82,8 @@ class Beginning:
                 no = No(reason=R.CAPABILITY_MISSING, message=error.message, object=error.object)
                 return await scribe.refuse(record, no)
             wait = Wait(reason=R.WAITING_FOR_TARGET, message=error.message, object=str(place.target))
+            if isinstance(error.reason, R):
+                wait = Wait(reason=error.reason, message=error.message, object=error.object, again=WAITING)
             return await scribe.wait(record, spec, wait)
         if plan.objection is not None:
             return await scribe.refuse(record, _no(plan.objection), plan=plan)
@@ -118,7 +121,7 @@ class Beginning:
             map_ = await scribe.keep(record, f"plan-{plan.plan_hash[7:15]}", plan.items, {})
         except PgtendError as error:
             return await scribe.refuse(record, No(reason=error.reason, message=error.message, object=error.object))
-        deadline = now + spec.timeout.timedelta
+        deadline = now + spec.limit.timedelta
         status = telling.status_of(
             mark=scribe.mark(record),
             plan=plan,

@@ -17,10 +17,12 @@ from pgtend.core.findings import ObjectKey
 from pgtend.core.journal import of_another, read_journal
 from pgtend.engine.dependents import Dependents
 from pgtend.engine.loop import Outcome as Due
+from pgtend.gate.classes import TaskType
 from pgtend.kube.client import KubeClient
 from pgtend.kube.index import Index
 from pgtend.kube.status import StatusWriter
 from pgtend.operations.admission import No
+from pgtend.operations.asking import Asking, Maker
 from pgtend.operations.beginning import Beginning
 from pgtend.operations.place import SOON, BusyOf, Labels, Places, Windows, target_of
 from pgtend.operations.records import ItemRecords
@@ -36,7 +38,7 @@ log = logging.getLogger(__name__)
 class OperationController:
     """`windows_of` gives the windows of a target, `busy_of` its dumps, `labels_of` the labels of a namespace (None
     where they may not be read); `requesters_checked` where an admission policy has compared requestedBy; `runner` is
-    shared with all who start tasks."""
+    shared with all who start tasks; `makers` make the tasks that other domains carry out."""
 
     def __init__(
         self,
@@ -51,6 +53,7 @@ class OperationController:
         windows_of: Windows,
         busy_of: BusyOf,
         runner: Runner,
+        makers: Mapping[TaskType, Maker],
         labels_of: Labels,
         installation: str,
         requesters_checked: bool,
@@ -73,12 +76,14 @@ class OperationController:
             clock=clock,
         )
         self._runner = runner
+        asking = Asking(makers)
         self._underway = Underway(
             places=places,
             scribe=self._scribe,
             runner=runner,
             members=members,
             dependents=dependents,
+            asking=asking,
             clock=clock,
         )
         self._beginning = Beginning(
@@ -87,6 +92,7 @@ class OperationController:
             runner=runner,
             members=members,
             underway=self._underway,
+            asking=asking,
             clock=clock,
         )
 

@@ -13,7 +13,7 @@ from pgtend.core.journal import Claimed, Journal
 from pgtend.gate.classes import TaskType
 from pgtend.operations import telling
 from pgtend.operations.telling import Ended
-from pgtend.tasks.protocol import Item, ItemResult, Outcome, TaskPlan, outcome_of
+from pgtend.tasks.protocol import GOES_ON, Item, ItemResult, Outcome, TaskPlan, outcome_of
 from pgtend.tasks.runner import Ending
 
 
@@ -76,6 +76,22 @@ def rest_of(*, type_: TaskType, begun: Begun, found: Mapping[str, ItemResult], f
     return Rest(plan=plan, done=done)
 
 
+def followed(*, type_: TaskType, begun: Begun, found: Mapping[str, ItemResult]) -> Rest:
+    """What goes on without us, to be followed to its end and begun by nobody."""
+    facts = {claimed.object: claimed.facts for claimed in begun.claimed}
+    items = tuple(
+        Item(type=type_, object=row.object, verb=GOES_ON, sql=row.sql or "", facts=facts.get(row.object, {}))
+        for row in begun.rows
+    )
+    plan = TaskPlan(
+        type=type_,
+        items=items,
+        plan_hash=begun.before.plan_hash or "",
+        sql=begun.before.plan.sql if begun.before.plan is not None else (),
+    )
+    return Rest(plan=plan, done={**begun.finished, **found})
+
+
 def interrupted(
     *, type_: TaskType, begun: Begun, journal: Journal, found: Mapping[str, ItemResult], otherwise: str, now: datetime
 ) -> tuple[OperationStatus, Ended]:
@@ -87,12 +103,7 @@ def interrupted(
         if claimed.object not in begun.finished
     }
     rows = tuple(
-        row.model_copy(
-            update={"outcome": str(results[row.object].outcome), "message": results[row.object].message or None}
-        )
-        if row.object in results
-        else row
-        for row in begun.before.items
+        telling.with_result(row, results[row.object]) if row.object in results else row for row in begun.before.items
     )
     outcomes: dict[str, ItemResult] = {**{row.object: result_of(row) for row in begun.rows}, **results}
     done = sum(1 for result in outcomes.values() if result.outcome is Outcome.SUCCEEDED)

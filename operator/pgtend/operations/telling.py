@@ -119,12 +119,21 @@ class Ended:
         return [name for name, result in self.outcomes.items() if result.outcome.group in groups]
 
     @property
+    def _own_reason(self) -> R | None:
+        """What all that failed has failed for, where it says so."""
+        said = {result.reason for result in self.outcomes.values() if result.outcome is Outcome.FAILED}
+        found = said.pop() if len(said) == 1 else None
+        return found if isinstance(found, R) else None
+
+    @property
     def reason(self) -> R:
         groups = {result.outcome for result in self.outcomes.values()}
         if Outcome.INTERRUPTED in groups:
             return R.INTERRUPTED
         if self.ending is Ending.DONE and Outcome.FAILED not in groups:
             return R.DEFERRED if self.put_off else R.SUCCEEDED
+        if self.ending is Ending.DONE and (own := self._own_reason) is not None:
+            return own
         return {
             Ending.DONE: R.FAILED,
             Ending.CANCELLED: R.CANCELLED,
@@ -286,6 +295,19 @@ def _item(item: Item, result: ItemResult | None) -> ItemStatus:
         database=item.shown.get("database"),
         running=item.shown.get("running"),
         message=result.message[:256] if result is not None and result.message else None,
+    )
+
+
+def with_result(row: ItemStatus, result: ItemResult) -> ItemStatus:
+    """A row of what an earlier process had begun, with what was found of it."""
+    size = SizeStatus(after=format_bytes(result.size_after)) if result.size_after is not None else row.size
+    return row.model_copy(
+        update={
+            "outcome": str(result.outcome),
+            "message": result.message[:256] or None,
+            "actual": format_duration(result.actual) if result.actual > 0 else row.actual,
+            "size": size,
+        }
     )
 
 

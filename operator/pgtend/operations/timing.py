@@ -46,7 +46,7 @@ def when(*, spec: OperationSpec, type_: TaskType, object: str, state: State, now
             object=object,
             run_policy=policy_of(spec, type_),
             estimate=timedelta(0),
-            timeout=spec.timeout.timedelta,
+            timeout=spec.limit.timedelta,
         ),
         state,
         now,

@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 
 from pgtend.api.postgresoperation import OperationSpec, OperationStatus
 from pgtend.api.reasons import OperationReason as R
-from pgtend.api.tasks import options_of
 from pgtend.core.actions import Repeat
 from pgtend.core.clock import Clock
 from pgtend.core.errors import PgtendError
@@ -18,17 +17,15 @@ from pgtend.core.findings import ObjectKey
 from pgtend.core.journal import Journal
 from pgtend.engine.dependents import Dependents
 from pgtend.engine.loop import Outcome as Due
-from pgtend.gate.classes import TaskType
 from pgtend.kube.index import Record
 from pgtend.operations import telling
+from pgtend.operations.asking import Asking
 from pgtend.operations.place import SOON, Place, Places, target_of
-from pgtend.operations.recovery import Begun, ended_of, interrupted, rest_of
+from pgtend.operations.recovery import Begun, ended_of, followed, interrupted, rest_of
 from pgtend.operations.scribe import FIGURES, Scribe
 from pgtend.operations.timing import policy_of
 from pgtend.server.member import MemberSessions, may_act
-from pgtend.tasks.protocol import Ground, ItemResult, Task, TaskPlan
-from pgtend.tasks.registry import task as task_of
-from pgtend.tasks.registry import type_of
+from pgtend.tasks.protocol import Ground, ItemResult, Outliving, Task, TaskPlan
 from pgtend.tasks.runner import Ending, Order, Run, Runner
 
 log = logging.getLogger(__name__)
@@ -49,10 +46,11 @@ class Underway:
         runner: Runner,
         members: MemberSessions,
         dependents: Dependents,
+        asking: Asking,
         clock: Clock,
     ) -> None:
         self._places, self._scribe, self._runner, self._members = places, scribe, runner, members
-        self._dependents, self._clock = dependents, clock
+        self._dependents, self._asking, self._clock = dependents, asking, clock
         self.me = randoms.token_hex(6)
         """This process, as a claim names it."""
         self._plans: dict[str, TaskPlan] = {}
@@ -140,7 +138,7 @@ class Underway:
     async def go_on(self, record: Record, spec: OperationSpec, journal: Journal, claimed_at: datetime) -> Due:
         """Claimed, and no run of this process: look for what was done before the restart. What is Once is never
         repeated; of the rest what is left is done."""
-        task = asked(spec)
+        task = self._asking.task(record, spec)
         now = self._clock.now()
         deadline = journal.deadline or claimed_at
         begun = await self._read(record, journal)
@@ -166,7 +164,24 @@ class Underway:
                     started_at=claimed_at,
                 )
                 return Due()
+            open_ = [item for item in begun.open(task.type) if item.object not in found]
+            if isinstance(task, Outliving) and await task.going_on(open_):
+                rest = followed(type_=task.type, begun=begun, found=found)
+                self._before[record.uid] = begun.before.model_copy(update={"items": begun.rows})
+                self.start(
+                    place,
+                    task,
+                    ground,
+                    rest.plan,
+                    deadline=deadline,
+                    config_map=begun.before.items_config_map,
+                    done=rest.done,
+                    started_at=claimed_at,
+                )
+                return Due()
             why = "it is still there and was left alone"
+            if isinstance(task, Outliving):
+                why = "what was started for it is not there any more, and is not started again"
         except PgtendError as error:
             if now < deadline + PATIENCE:
                 return Due(again=SOON)
@@ -190,10 +205,3 @@ class Underway:
         self._runner.forget(key)
         for kept in (self._plans, self._before, self._maps, self._told):
             kept.pop(uid, None)
-
-
-def asked(spec: OperationSpec) -> Task:
-    """The task that an operation is one run of."""
-    type_ = type_of(spec.type)
-    options = spec.terminate_queries if type_ is TaskType.TERMINATE_QUERIES else options_of(spec, spec.type)
-    return task_of(type_, options)

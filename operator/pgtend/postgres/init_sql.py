@@ -15,8 +15,8 @@ from pgtend.postgres.quoting import identifier, literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """What the roles are for. `owners` are roles whose tables `users` may grant on and `maintenance` may tend, by
-    membership."""
+    """What the roles are for. `owners` are roles whose tables `users` may grant on and `maintenance` may tend, and
+    who may own what `restore` restores, by membership."""
 
     databases: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()
@@ -99,11 +99,29 @@ def _backup(scope: Scope) -> str:
     return "\n".join(lines)
 
 
+def _restore(scope: Scope) -> str:
+    lines = [
+        "",
+        "-- restore: creates databases and restores into them, as the owners that it is a member of. No superuser.",
+        _role("pgtend_restore", "LOGIN CREATEDB"),
+    ]
+    lines += [f"GRANT CONNECT ON DATABASE {identifier(name)} TO pgtend_restore;" for name in scope.databases]
+    lines += [f"GRANT {identifier(owner)} TO pgtend_restore;" for owner in scope.owners]
+    if not scope.owners:
+        lines += [
+            "-- What it restores shall belong to somebody: make it a member of every role that the backup's objects",
+            "-- belong to (--grant-through OWNER prints this), or of one that restore.into.database.owner names:",
+            "--   GRANT <owner> TO pgtend_restore;",
+        ]
+    return "\n".join(lines)
+
+
 FEATURES: dict[str, Callable[[Scope], str]] = {
     "monitor": _monitor,
     "users": _users,
     "backup": _backup,
     "maintenance": _maintenance,
+    "restore": _restore,
 }
 """By name, as `spec.credentials` spells it."""
 

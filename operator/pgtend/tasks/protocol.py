@@ -7,8 +7,9 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from pgtend.api.conditions import Reason
 from pgtend.core.actions import Repeat
 from pgtend.gate.classes import TaskType
 from pgtend.gate.decide import Permit
@@ -88,7 +89,7 @@ class Item:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemResult:
     """What came of an item. `actual` is in seconds, sizes are in bytes (`size_before` where it is known better than
-    when it was planned), `sql_state` is of the error that ended it."""
+    when it was planned), `sql_state` is of the error that ended it. `reason` where a failure has one of its own."""
 
     outcome: Outcome
     actual: float = 0.0
@@ -96,6 +97,7 @@ class ItemResult:
     size_after: int | None = None
     sql_state: str | None = None
     message: str = ""
+    reason: Reason | None = None
 
 
 class Breach(Enum):
@@ -105,6 +107,11 @@ class Breach(Enum):
     MISSING_PRIVILEGE = "MissingPrivilege"
     EXTENSION_MISSING = "ExtensionMissing"
     DISK_UNKNOWN = "DiskUnknown"
+    MUST_BE_IN_TARGET_NAMESPACE = "MustBeInTargetNamespace"
+    BACKUP_NOT_AVAILABLE = "BackupNotAvailable"
+    DATABASE_NOT_IN_BACKUP = "DatabaseNotInBackup"
+    DATABASE_NOT_EMPTY = "DatabaseNotEmpty"
+    VERSION_MISMATCH = "VersionMismatch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +174,10 @@ class Ground:
     members: MemberSessions
 
 
+GOES_ON = "goes on"
+"""The verb of an item that another process began and that is followed, never begun again."""
+
+
 class Task(Protocol):
     """A type of work with its options. A task keeps no state between calls."""
 
@@ -196,3 +207,15 @@ class Task(Protocol):
     async def find(self, ground: Ground, items: Sequence[Item]) -> Mapping[str, ItemResult]:
         """After a crash: what the database tells about items that were claimed, by object. What it does not tell is
         left out. Raises PgtendError where it cannot be asked."""
+
+
+@runtime_checkable
+class Outliving(Protocol):
+    """A task, besides, whose work goes on without this process, in a pod of its own. The next process follows it: `run`
+    is given items of the verb GOES_ON then, and begins nothing."""
+
+    async def going_on(self, items: Sequence[Item]) -> frozenset[str]:
+        """The objects of those items that are worked at, or whose end nobody has read. Raises PgtendError."""
+
+    async def halt(self, items: Sequence[Item]) -> tuple[str, ...]:
+        """End the work at these items and wait until it has ended. Gives one line for each. Raises PgtendError."""

@@ -27,7 +27,7 @@ from pgtend.gate.busy import RunningItem
 from pgtend.gate.classes import RunPolicy, TaskClass
 from pgtend.gate.decide import Permit, decide, recheck
 from pgtend.gate.reasons import GateReason
-from pgtend.tasks.protocol import Ground, Item, ItemResult, Outcome, Staying, Task
+from pgtend.tasks.protocol import Ground, Item, ItemResult, Outcome, Outliving, Staying, Task
 
 log = logging.getLogger(__name__)
 LOOK_EVERY = 1.0
@@ -265,6 +265,8 @@ class Runner:
         for pause in (*TIDY_PAUSES, None):
             try:
                 run.results.update(await order.task.find(order.here, open_))
+                if isinstance(order.task, Outliving):
+                    run.swept += await order.task.halt(run.unfinished)
                 if idempotent:
                     swept = await order.task.sweep(order.here, mine)
                     if pause is not None and any(isinstance(line, Staying) for line in swept):

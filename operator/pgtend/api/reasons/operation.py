@@ -58,7 +58,7 @@ class OperationReason(Reason):
     )
     NOT_PERMITTED = (
         "NotPermitted",
-        "The target's `access` does not admit this operation. TerminateQueries and VacuumFull are listed word by word.",
+        "The target's `access` does not admit this operation. TerminateQueries, VacuumFull, Restore are listed.",
         "Ask the target's owner to add what the message names, then make another operation.",
     )
     NOT_AFTER_TOO_FAR = (
@@ -73,12 +73,12 @@ class OperationReason(Reason):
     )
     MISSING_PRIVILEGE = (
         "MissingPrivilege",
-        "The role of credentials.maintenance may not see or do this.",
+        "The role of credentials.maintenance, of a Restore credentials.restore, may not see or do this.",
         "Run the GRANT that the message gives, then make another operation.",
     )
     CAPABILITY_MISSING = (
         "CapabilityMissing",
-        "The target has no credentials.maintenance.",
+        "The target has no credentials.maintenance, or for a Restore no credentials.restore.",
         "Add it to the target, then make another operation.",
     )
     OUTSIDE_WINDOW = (
@@ -110,4 +110,119 @@ class OperationReason(Reason):
         "WaitingForTarget",
         "The target cannot be used at the moment; it is tried again until `spec.notAfter`.",
         "See the message and the target's own conditions.",
+    )
+    MUST_BE_IN_TARGET_NAMESPACE = (
+        "MustBeInTargetNamespace",
+        "A Restore starts a pod that mounts the target's Secrets, and a pod mounts those of its own namespace only.",
+        "Make the operation in the target's namespace.",
+    )
+    BACKUP_NOT_FOUND = (
+        "BackupNotFound",
+        "`restore.from.backupRef` names a PostgresBackup that does not exist (yet).",
+        "Create it before `spec.notAfter` (`spec.stored` names a backup that is in the bucket), or correct the name.",
+    )
+    BACKUP_NOT_COMPLETE = (
+        "BackupNotComplete",
+        "The PostgresBackup is not committed (yet): there is nothing to restore from.",
+        "Wait, or see what the backup's condition Complete says.",
+    )
+    BACKUP_NOT_AVAILABLE = (
+        "BackupNotAvailable",
+        "The backup is not in the bucket any more: it has expired, or somebody deleted it.",
+        "Restore from another one.",
+    )
+    DESTINATION_NOT_READY = (
+        "DestinationNotReady",
+        "The BackupDestination that the backup lies in cannot be used.",
+        "See the message and the destination's own conditions.",
+    )
+    IDENTITY_MISSING = (
+        "IdentityMissing",
+        "No recipient of the backup has its identity in the cluster, so nobody here can open it.",
+        "Give the identity of one of them at the BackupDestination: `recipients[].identity`.",
+    )
+    TOOLS_IMAGE_MISSING = (
+        "ToolsImageMissing",
+        "No image with the programs of the target's major is configured, or it cannot be pulled.",
+        "Set the chart's `tools.image` and `tools.majors`.",
+    )
+    DATABASE_NOT_IN_BACKUP = (
+        "DatabaseNotInBackup",
+        "The backup does not hold the database, or holds several and none was named.",
+        "Make another with one of those that the message lists in `restore.select.databases`.",
+    )
+    DATABASE_NOT_EMPTY = (
+        "DatabaseNotEmpty",
+        "The database that would take the backup holds something already. Nothing was changed.",
+        "Make another that names a database which does not exist, or says `ifNotEmpty: Add`: nothing is ever dropped.",
+    )
+    VERSION_MISMATCH = (
+        "VersionMismatch",
+        "The backup was taken of a later major than the target's: it does not restore there.",
+        "Restore into a target of the same major or a later one.",
+    )
+    KEY_MISSING = (
+        "KeyMissing",
+        "The identity that was mounted opens none of the backup's recipients.",
+        "Put the identity of one of them into the Secret that the BackupDestination names.",
+    )
+    OBJECT_MISSING = (
+        "ObjectMissing",
+        "The manifest names an object that is not in the bucket.",
+        "Restore from another backup; look for lifecycle rules or people who deleted it.",
+    )
+    CHECKSUM_MISMATCH = (
+        "ChecksumMismatch",
+        "The object in the bucket is not what was written. Nothing was restored.",
+        "Restore from another backup, and look at the store.",
+    )
+    TRUNCATED_ARCHIVE = (
+        "TruncatedArchive",
+        "The object in the bucket ends before its end. Nothing was restored.",
+        "Restore from another backup, and look at the store.",
+    )
+    PERMISSION_DENIED = (
+        "PermissionDenied",
+        "The role of credentials.restore may not create the database, or something that is in the backup.",
+        "Run the GRANT that the message gives, or name an `owner` that the role is a member of.",
+    )
+    ROLE_MISSING = (
+        "RoleMissing",
+        "The backup names an owner or a grantee that the server does not have. Nothing was restored.",
+        "Create the role (the backup's globals have it), or name another owner in `restore.into.database.owner`.",
+    )
+    EXTENSION_UNAVAILABLE = (
+        "ExtensionUnavailable",
+        "The backup needs an extension that the server does not have, or that the role may not create.",
+        "Install it, or have an administrator create it in the empty database first; then make another operation.",
+    )
+    LOCKS_EXHAUSTED = (
+        "LocksExhausted",
+        "The restore is one transaction, and the server's table of locks is full. Nothing was restored.",
+        "Raise max_locks_per_transaction on the server; it needs a restart.",
+    )
+    OBJECT_CLASH = (
+        "ObjectClash",
+        "Something of that name is in the database already. Nothing was restored.",
+        "Restore into a database of its own, or remove what the message names.",
+    )
+    ROW_COUNT_MISMATCH = (
+        "RowCountMismatch",
+        "After the restore a table has another number of rows than the snapshot of the backup had.",
+        "Look at what wrote to the database meanwhile; verify the backup.",
+    )
+    RESTORE_FAILED = (
+        "RestoreFailed",
+        "The pod of the restore failed in another way; it is one transaction, so nothing was restored.",
+        "See the message: the last lines are quoted.",
+    )
+    OUT_OF_MEMORY = (
+        "OutOfMemory",
+        "The pod was killed at its memory limit. Nothing was restored.",
+        "Make another with more in `spec.pod.resources.limits.memory`.",
+    )
+    WORKER_LOST = (
+        "WorkerLost",
+        "The pod was evicted or killed from outside. Nothing was restored unless the message says so.",
+        "See the events of the namespace; make another operation.",
     )

@@ -1,5 +1,5 @@
-"""`python -m pgtend.backups.jobs dump|verify --config FILE`, which `pgtend job` calls too. Imports only what the job
-at hand needs, since a pod's start counts."""
+"""`python -m pgtend.backups.jobs dump|verify|restore --config FILE`, which `pgtend job` calls too. Imports only what
+the job at hand needs, since a pod's start counts."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pgtend.backups.jobs.config import DumpConfig, JobReason, Termination, VerifyConfig
+from pgtend.backups.jobs.config import DumpConfig, JobReason, RestoreConfig, Termination, VerifyConfig
 
-USAGE = "usage: pgtend job dump|verify --config /etc/pgtend/job.json"
+USAGE = "usage: pgtend job dump|verify|restore --config /etc/pgtend/job.json"
+
+
+_CONFIGS: dict[str, type[DumpConfig | VerifyConfig | RestoreConfig]] = {
+    "dump": DumpConfig,
+    "verify": VerifyConfig,
+    "restore": RestoreConfig,
+}
 
 
 def main(argv: Sequence[str]) -> int:
-    """`argv` is `[dump|verify, --config, FILE]`. Exit status 0, 1 when the job failed, 2 when it could not begin."""
-    if len(argv) != 3 or argv[0] not in ("dump", "verify") or argv[1] != "--config":
+    """`argv` is `[dump|verify|restore, --config, FILE]`. Exit status 0, 1 when it failed, 2 when it could not begin."""
+    if len(argv) != 3 or argv[0] not in _CONFIGS or argv[1] != "--config":
         print(USAGE, file=sys.stderr)  # noqa: T201
         return 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -32,11 +39,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(kind: str, path: Path) -> int:
-    config: DumpConfig | VerifyConfig
     text = ""
     try:
         text = path.read_text(encoding="utf-8")
-        config = (DumpConfig if kind == "dump" else VerifyConfig).model_validate_json(text)
+        config = _CONFIGS[kind].model_validate_json(text)
     except (OSError, ValidationError) as error:
         return _unusable(kind, error, text)
     if isinstance(config, DumpConfig):
@@ -44,6 +50,11 @@ def _run(kind: str, path: Path) -> int:
 
         _settle_imports()
         return dump.run(config)
+    if isinstance(config, RestoreConfig):
+        from pgtend.backups.jobs import restore
+
+        _settle_imports()
+        return restore.run(config)
     from pgtend.backups.jobs import verify
 
     _settle_imports()
@@ -59,7 +70,7 @@ def _unusable(kind: str, error: Exception, text: str) -> int:
     message = " ".join(str(error).split())[:1000]
     logging.getLogger("pgtend.backups.job").error("InvalidConfig: %s", message)
     termination = Termination(
-        kind="Dump" if kind == "dump" else "Verify",
+        kind=_CONFIGS[kind].model_fields["kind"].default,
         outcome="Failed",
         reason=JobReason.INVALID_CONFIG,
         message=message,

@@ -104,6 +104,48 @@ class JobReason(Reason):
     INTERNAL_ERROR = "InternalError", "The job failed in a way that nobody thought of.", "Report it with the pod's log."
 
 
+class RestoreReason(Reason):
+    """Reasons that only restoring gives."""
+
+    RESTORED = "Restored", "Everything that the backup holds of the database is in it.", "Nothing."
+    DATABASE_NOT_IN_BACKUP = (
+        "DatabaseNotInBackup",
+        "The backup does not hold the database, or holds several and none was named.",
+        "Name one of those that the message lists in `restore.select.databases`.",
+    )
+    DATABASE_NOT_EMPTY = (
+        "DatabaseNotEmpty",
+        "The database that would take the backup holds something already. Nothing was changed.",
+        "Name a database that does not exist, or say `ifNotEmpty: Add`: nothing is ever dropped.",
+    )
+    ROLE_MISSING = (
+        "RoleMissing",
+        "The backup names an owner or a grantee that the server does not have. Nothing was restored.",
+        "Create the role, or name another owner in `restore.into.database.owner`.",
+    )
+    EXTENSION_UNAVAILABLE = (
+        "ExtensionUnavailable",
+        "The backup needs an extension that the server does not have, or that the role may not create.",
+        "Install it, or have an administrator create it in the empty database first.",
+    )
+    LOCKS_EXHAUSTED = (
+        "LocksExhausted",
+        "The restore is one transaction, and the server's table of locks is full.",
+        "Raise max_locks_per_transaction on the server; it needs a restart.",
+    )
+    OBJECT_CLASH = (
+        "ObjectClash",
+        "Something of that name is in the database already. Nothing was restored.",
+        "Restore into a database of its own, or remove what the message names.",
+    )
+    DISK_FULL = "DiskFull", "The server has no space left. Nothing was restored.", "Make room on the server."
+    RESTORE_FAILED = (
+        "RestoreFailed",
+        "pg_restore failed; it is one transaction, so nothing was restored.",
+        "See the message: its last lines are quoted.",
+    )
+
+
 class HostPort(ApiModel):
     host: str
     port: Annotated[int, Field(ge=1, le=65535)] = 5432
@@ -154,7 +196,6 @@ class PolicyName(ApiModel):
 
 class _Job(ApiModel):
     installation_id: Annotated[str, Field(alias="installationID", pattern=r"^[a-z0-9-]{4,20}$")]
-    policy: PolicyName
     destination: Destination
     termination_log: Path = Path("/dev/termination-log")
     scratch_folder: Path = Path("/tmp")  # noqa: S108 - a memory-backed emptyDir in the pod
@@ -163,7 +204,16 @@ class _Job(ApiModel):
     """Where pg_dump, pg_dumpall and pg_restore are; None looks on the PATH."""
 
 
-class DumpConfig(_Job):
+class _PolicyJob(_Job):
+    policy: PolicyName
+
+    @property
+    def holder(self) -> PolicyName:
+        """Whose sessions these are."""
+        return self.policy
+
+
+class DumpConfig(_PolicyJob):
     """`job dump`. `databases` None means all that accept connections; `backup_name` None derives
     `<policy>-<YYYYmmdd-HHMMSS>` from the start, which is what a CronJob needs."""
 
@@ -180,7 +230,7 @@ class DumpConfig(_Job):
     recipients: Annotated[tuple[Recipient, ...], Field(min_length=1)]
 
 
-class VerifyConfig(_Job):
+class VerifyConfig(_PolicyJob):
     """`job verify`. `destination.credentials` read; `evidence_credentials` write `verified-read.json` beside the
     manifest, None tries the same credentials and reports `evidence: Denied` where they may only read."""
 
@@ -188,6 +238,27 @@ class VerifyConfig(_Job):
     manifest: str
     identity_file: Path
     evidence_credentials: CredentialFiles | None = None
+
+
+class RestoreConfig(_Job):
+    """`job restore`: one database of a backup into one database of a server. `owner` None keeps the owners of the
+    backup; a database that does not exist is created. `if_not_empty` Add restores beside what is there."""
+
+    kind: Literal["Restore"] = "Restore"
+    operation: PolicyName
+    manifest: str
+    identity_file: Path
+    server: ServerAccess
+    source: str
+    """The database in the backup."""
+    database: str
+    owner: str | None = None
+    if_not_empty: Literal["Refuse", "Add"] = "Refuse"
+
+    @property
+    def holder(self) -> PolicyName:
+        """Whose sessions these are."""
+        return self.operation
 
 
 class Size(ApiModel):
@@ -206,13 +277,13 @@ class DatabaseFigures(ApiModel):
 class Termination(ApiModel):
     """What a job leaves as its termination message, at most 4 KiB. A job that leaves none was killed.
 
-    `reason` is a value of JobReason, TargetReason, StoreReason or PipeReason. `object` is the offender, for `worst`.
-    `transient` says that trying again may help without a change by people. `phases` are seconds by name.
+    `reason` is a value of JobReason, RestoreReason, TargetReason, StoreReason or PipeReason. `object` is the offender,
+    for `worst`. `transient` says that trying again may help without a change by people. `phases` are seconds by name.
     """
 
     model_config = ConfigDict(extra="ignore")  # of an older or a newer version's pod
 
-    kind: Literal["Dump", "Verify"]
+    kind: Literal["Dump", "Verify", "Restore"]
     outcome: Literal["Succeeded", "Failed"]
     reason: str
     message: str

@@ -13,11 +13,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-from pgtend.backups.jobs.config import JobReason, Termination
+from pgtend.backups.jobs.config import JobReason, RestoreReason, Termination
 from pgtend.core.errors import PgtendError
 from pgtend.core.redaction import Sensitive, redact
 
 log = logging.getLogger("pgtend.backups.job")
+
+
+_WELL: dict[str, str] = {
+    "Dump": JobReason.COMMITTED,
+    "Verify": JobReason.VERIFIED,
+    "Restore": RestoreReason.RESTORED,
+}
 
 
 class InterruptedJob(BaseException):
@@ -28,7 +35,7 @@ class InterruptedJob(BaseException):
 class Report:
     """What becomes known while a job runs; `values` are fields of Termination."""
 
-    kind: Literal["Dump", "Verify"]
+    kind: Literal["Dump", "Verify", "Restore"]
     path: Path
     values: dict[str, Any] = field(default_factory=dict)
     phases: dict[str, float] = field(default_factory=dict)
@@ -83,8 +90,7 @@ def conclude(report: Report, work: Callable[[], str]) -> int:
         text = f"{type(error).__name__}{phase}: {error}"
         report.write(outcome="Failed", reason=JobReason.INTERNAL_ERROR, message=text[:1500])
         return 1
-    reason = JobReason.COMMITTED if report.kind == "Dump" else JobReason.VERIFIED
-    report.write(outcome="Succeeded", reason=reason, message=message)
+    report.write(outcome="Succeeded", reason=_WELL[report.kind], message=message)
     return 0
 
 

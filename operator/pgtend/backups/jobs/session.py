@@ -1,6 +1,7 @@
-"""Sessions of a dump job: on the primary, with the password kept out of sight, and only on the server that was meant.
+"""Sessions of a job that dumps or restores: on the primary, with the password kept out of sight, and only on the server
+that was meant.
 
-Synchronous psycopg: a job does one thing after another. The programs (pg_dump) get the same connection string, and the
+Synchronous psycopg: a job does one thing after another. The programs get the same connection string, and the
 password by a file in memory. `require_auth` stands in the string: a libpq before 16, which could be made to send the
 password in clear text, does not know it and refuses.
 """
@@ -20,7 +21,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 
 from pgtend.api.reasons import TargetReason
-from pgtend.backups.jobs.config import DumpConfig, JobReason, ServerAccess
+from pgtend.backups.jobs.config import DumpConfig, JobReason, RestoreConfig, ServerAccess
 from pgtend.core.errors import PgtendError
 from pgtend.core.names import application_name
 from pgtend.core.redaction import Sensitive
@@ -54,14 +55,15 @@ class Primary:
 class Access:
     """Opens sessions with one credential. Holds the password; nothing prints it."""
 
-    def __init__(self, config: DumpConfig) -> None:
+    def __init__(self, config: DumpConfig | RestoreConfig) -> None:
         self._server: ServerAccess = config.server
         self._application = application_name(
             installation=config.installation_id,
-            purpose="dump",
-            namespace=config.policy.namespace,
-            name=config.policy.name,
+            purpose=config.kind.lower(),
+            namespace=config.holder.namespace,
+            name=config.holder.name,
         )
+        self._undone = "nothing was dumped" if config.kind == "Dump" else "nothing was restored"
         self._scratch = config.scratch_folder
         self.password: Sensitive | None = None
         if self._server.password_file is not None:
@@ -117,23 +119,23 @@ class Access:
             raise PgtendError(
                 TargetReason.IDENTITY_CHANGED,
                 f"{found.host}:{found.port} is server {found.system_identifier}, expected "
-                f"{self._server.system_identifier}: nothing was dumped",
+                f"{self._server.system_identifier}: {self._undone}",
                 transient=False,
             )
         if found.timeline < self._server.minimum_timeline:
             raise PgtendError(
                 TargetReason.STALE_MEMBER,
                 f"{found.host}:{found.port} is on timeline {found.timeline}, {self._server.minimum_timeline} was seen "
-                "before: a former primary, nothing was dumped",
+                f"before: a former primary, {self._undone}",
                 transient=False,
             )
 
     @contextmanager
-    def session(self, primary: Primary, database: str) -> Iterator[Connection]:
+    def session(self, primary: Primary, database: str, *, writes: bool = False) -> Iterator[Connection]:
         """A session on that very server, for the length of a `with`. Raises PgtendError where it does not connect."""
         try:
             connection = self._open(
-                host=primary.host, hostaddr=primary.address, port=str(primary.port), database=database
+                host=primary.host, hostaddr=primary.address, port=str(primary.port), database=database, writes=writes
             )
         except psycopg.Error as error:
             raise connect_error(
@@ -142,9 +144,11 @@ class Access:
         with connection:
             yield connection
 
-    def program_conninfo(self, primary: Primary, *, database: str, passfile: Path | None) -> str:
-        """The connection string for pg_dump. Holds no secret: it is seen in the process list."""
+    def program_conninfo(self, primary: Primary, *, database: str, passfile: Path | None, options: str = "") -> str:
+        """The connection string for a program. Holds no secret: it is seen in the process list. `options` are the
+        session's; the server was seen to be no pooler."""
         keywords = self._keywords() | {
+            "options": options,
             "host": primary.host,
             "hostaddr": primary.address,
             "port": str(primary.port),
@@ -202,7 +206,7 @@ class Access:
             }
         return keywords
 
-    def _open(self, *, database: str, **where: str) -> Connection:
+    def _open(self, *, database: str, writes: bool = False, **where: str) -> Connection:
         password = {} if self.password is None else {"password": self.password.reveal()}
         keywords: dict[str, Any] = self._keywords() | where | {"dbname": database} | password
         connection = psycopg.connect(**keywords, autocommit=True, prepare_threshold=None)
@@ -215,15 +219,16 @@ class Access:
                     f"{where['host']}:{where['port']} is a connection pooler: name the server itself in spec.members",
                     transient=False,
                 )
-            settle(connection)
+            settle(connection, writes=writes)
         except BaseException:
             connection.close()
             raise
         return connection
 
 
-def settle(connection: Connection) -> None:
-    """Timeouts of safety.md for an exporter: none, since an idle timeout would kill it; set, and read back.
+def settle(connection: Connection, *, writes: bool = False) -> None:
+    """Timeouts of safety.md for an exporter: none, since an idle timeout would kill it; set, and read back. Without
+    `writes` the session can only read.
 
     `row_security` is off, so that a query that it would filter fails instead of giving fewer rows.
     """
@@ -235,7 +240,7 @@ def settle(connection: Connection) -> None:
         "client_connection_check_interval": "10000",
         "search_path": "pg_catalog",
         "row_security": "off",
-        "default_transaction_read_only": "on",
+        "default_transaction_read_only": "off" if writes else "on",
     }
     if connection.info.server_version >= 170000:
         wanted["transaction_timeout"] = "0"

@@ -7,7 +7,6 @@ manifest, naming the manifest's own checksum.
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import suppress
 from typing import Any
 
@@ -15,16 +14,22 @@ from pgtend import __version__
 from pgtend.backups.jobs.archive import ArchiveRows, count_toc_data
 from pgtend.backups.jobs.config import DatabaseFigures, JobReason, Size, VerifyConfig
 from pgtend.backups.jobs.destination import open_store
+from pgtend.backups.jobs.opening import (
+    compare_raw,
+    compare_stored,
+    matching_key,
+    read_identities,
+    read_manifest,
+)
 from pgtend.backups.jobs.programs import Child, Programs
 from pgtend.backups.jobs.report import Report, conclude, format_names
 from pgtend.backups.jobs.stream import Background
-from pgtend.backups.manifest import DatabaseContents, Evidence, Manifest, StoredData, Tombstone, parse_manifest
+from pgtend.backups.manifest import DatabaseContents, Evidence, StoredData
 from pgtend.core.clock import Clock, SystemClock
 from pgtend.core.errors import PgtendError
 from pgtend.core.failpoints import failpoint
-from pgtend.core.redaction import Sensitive
 from pgtend.objectstore.errors import AlreadyExists, NotFound, StoreError, StoreReason
-from pgtend.objectstore.pipe import PipeReason, parse_identities, public_keys, unseal
+from pgtend.objectstore.pipe import PipeReason, unseal
 from pgtend.objectstore.reading import ObjectReader
 
 LEVEL = "Read"
@@ -55,16 +60,12 @@ class _Verification:
         config, report = self._config, self._report
         report.values["started_at"] = self._clock.now()
         with report.phase("connect"):
-            try:
-                self._identities = parse_identities(config.identity_file.read_text(encoding="utf-8"))
-            except (OSError, UnicodeDecodeError) as error:
-                raise PgtendError(JobReason.SECRET_MISSING, f"identity file: {error}", transient=False) from None
-            report.secrets.extend(Sensitive(str(i)) for i in self._identities)
+            self._identities = read_identities(config.identity_file, report)
             self._store = open_store(config.destination, report)
             self._programs = Programs(folder=config.programs_folder)
             self._programs.version("pg_restore")
-            manifest, digest = self._read_manifest()
-            key = self._matching_key(manifest)
+            manifest, digest = read_manifest(self._store, config.manifest)
+            key = matching_key(manifest, self._identities)
         rows: dict[str, int] = {}
         counted = True
         for data in manifest.objects:
@@ -111,29 +112,6 @@ class _Verification:
         compared = "and compared" if counted else "but not compared, since they were not counted when it was taken"
         return f"{manifest.stored_size} bytes read and decrypted with {key}, {tables} tables, rows counted {compared}"
 
-    def _read_manifest(self) -> tuple[Manifest, str]:
-        key = self._config.manifest
-        raw = self._store.get(key)
-        record = parse_manifest(raw)
-        if isinstance(record, Tombstone):
-            raise PgtendError(StoreReason.OBJECT_MISSING, f"{key} is being deleted by retention", transient=False)
-        if record is None:
-            raise PgtendError(JobReason.MANIFEST_UNREADABLE, f"{key} is no manifest", object=key, transient=False)
-        return record, hashlib.sha256(raw).hexdigest()
-
-    def _matching_key(self, manifest: Manifest) -> str:
-        ours = set(public_keys(self._identities))
-        for recipient in manifest.recipients:
-            if recipient.public_key in ours:
-                return recipient.name
-        names = format_names([r.name for r in manifest.recipients])
-        raise PgtendError(
-            PipeReason.KEY_MISSING,
-            f"the identity belongs to none of the recipients {names}: mount the identity of one of them",
-            object=manifest.backup_name,
-            transient=False,
-        )
-
     def _check_dump(self, data: StoredData, contents: DatabaseContents) -> int:
         """Returns the number of rows in the archive."""
         with (
@@ -157,13 +135,7 @@ class _Verification:
                 raise PgtendError(reason, f"{data.key}: pg_restore: {said}", object=data.key, transient=False)
             counting.result()
             toc = count_toc_data(listed.result())
-        if raw != data.raw_size:
-            raise PgtendError(
-                PipeReason.TRUNCATED_ARCHIVE,
-                f"{data.key} holds {raw} raw bytes, the manifest says {data.raw_size}",
-                object=data.key,
-                transient=False,
-            )
+        compare_raw(data, raw)
         _compare(data, contents, counter, toc)
         return sum(counter.rows.values())
 
@@ -195,26 +167,10 @@ class _Verification:
             raise PgtendError(error.reason, error.message, object=data.key, transient=False) from error
         finally:
             reader.close()
-        self._compare_stored(data, reader)
+        compare_stored(data, reader)
         if failure is not None:
             raise PgtendError(failure.reason, f"{data.key}: {failure.message}", object=data.key, transient=False)
         return raw
-
-    def _compare_stored(self, data: StoredData, reader: ObjectReader) -> None:
-        if reader.size != data.size:
-            raise PgtendError(
-                PipeReason.TRUNCATED_ARCHIVE if reader.size < data.size else JobReason.CHECKSUM_MISMATCH,
-                f"{data.key} has {reader.size} bytes, {data.size} were written",
-                object=data.key,
-                transient=False,
-            )
-        if reader.sha256 != data.sha256:
-            raise PgtendError(
-                JobReason.CHECKSUM_MISMATCH,
-                f"{data.key} has sha256 {reader.sha256[:16]}…, {data.sha256[:16]}… was written",
-                object=data.key,
-                transient=False,
-            )
 
     def _write_evidence(self, evidence: Evidence) -> str:
         files = self._config.evidence_credentials
