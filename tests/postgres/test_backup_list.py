@@ -148,6 +148,7 @@ def test_where_the_bucket_is_may_be_said_in_several_ways(kit: Kit) -> None:
     assert "orders-1" in command(kit, "list", *flags, env=named).stdout
     own = {"AWS_ACCESS_KEY_ID": kit.s3.reader.access_key, "AWS_SECRET_ACCESS_KEY": kit.s3.reader.secret_key}
     assert "orders-1" in command(kit, "list", *flags, env=own).stdout
+    refused(command(kit, "list", *flags, env={"AWS_PROFILE": "nobody"}), 1, "ReadFailed", "profile (nobody)")
 
 
 def test_what_is_in_the_way_is_named(kit: Kit) -> None:

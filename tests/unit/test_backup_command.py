@@ -17,7 +17,9 @@ from pgtend.__main__ import main
 from pgtend.backups.catalog import Listed, read_catalog, sort_listing
 from pgtend.cli.backup_fetch import fresh_file
 from pgtend.cli.backup_list import Found, of_catalog, of_records, render
+from pgtend.cli.backup_now import Outcome, follow, judge, wish
 from pgtend.core.errors import PgtendError
+from pgtend.kube.client import NotFound, Unavailable
 from pgtend.objectstore.errors import StoreReason
 
 
@@ -197,3 +199,85 @@ with fresh_file(Path(sys.argv[1])) as file:
         check=False,
     )
     assert done.returncode == 143 and list(tmp_path.iterdir()) == []
+
+
+def conditions(**told: str) -> dict[str, Any]:
+    """`Complete="True/Committed"` and so on, as a status has them."""
+    found = []
+    for kind, text in told.items():
+        status, _, reason = text.partition("/")
+        found.append({"type": kind, "status": status, "reason": reason, "message": f"of {kind}"})
+    return {"conditions": found, "manifest": "p/7/dump/x/manifest.json", "size": {"stored": "2Gi", "raw": "9Gi"}}
+
+
+COMMITTED = {"Complete": "True/Committed", "Available": "True/AsExpected"}
+JUDGED: list[tuple[dict[str, Any], str | None, str | None]] = [
+    ({}, None, None),
+    (conditions(Complete="Unknown/Running", Ready="Unknown/Running"), None, None),
+    (conditions(Complete="False/Waiting", Ready="False/Waiting"), None, None),
+    (conditions(Complete="False/DumpFailed", Ready="False/DumpFailed", Stalled="True/DumpFailed"), "Failed", "Failed"),
+    (conditions(Complete="Unknown/Expired", Ready="True/Expired"), "NotTaken", "NotTaken"),
+    (conditions(Complete="Unknown/Observing", Ready="True/Observing"), "NotTaken", "NotTaken"),
+    (conditions(**COMMITTED, Verified="Unknown/VerifyPending"), "Complete", None),
+    (conditions(**COMMITTED, Verified="False/ChecksumMismatch"), "Complete", "Failed"),
+    (conditions(**COMMITTED, Verified="True/AsExpected"), "Complete", "Verified"),
+    (conditions(Complete="True/Committed", Verified="Unknown/Missing", Available="False/Missing"), "Failed", "Failed"),
+]
+
+
+@pytest.mark.parametrize(("status", "complete", "verified"), JUDGED)
+def test_what_came_of_a_wish(status: dict[str, Any], complete: str | None, verified: str | None) -> None:
+    def result(outcome: Outcome | None) -> str | None:
+        return outcome.result if outcome is not None else None
+
+    assert result(judge("now", "databases", status, until="Complete")) == complete
+    assert result(judge("now", "databases", status, until="Verified")) == verified
+
+
+def test_a_wish_has_a_name_that_fits_and_a_spec_with_a_meaning() -> None:
+    body = wish("orders", "databases", name=None, spec={"reason": "release", "notAfter": None})
+    assert body["metadata"] == {"generateName": "orders-", "namespace": "databases"}
+    assert body["spec"] == {"policyRef": {"name": "orders"}, "reason": "release"}
+    long = wish("x" * 49 + "-" + "y" * 40, "databases", name=None, spec={})["metadata"]["generateName"]
+    assert long == "x" * 49 + "-" and len(long) + 5 <= 56
+    assert wish("orders", "databases", name="mine", spec={})["metadata"]["name"] == "mine"
+    with pytest.raises(ValueError, match="notAfter"):
+        wish("orders", "databases", name=None, spec={"notAfter": "tomorrow"})
+
+
+class Api:
+    """Answers `get` with one after the other, the last again and again."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+
+    async def get(self, *_: Any) -> dict[str, Any]:
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return {"status": answer}
+
+
+async def test_waiting_outlives_an_api_server_that_is_away_and_ends() -> None:
+    asked = Outcome(name="now", namespace="databases", result="Created")
+    api: Any = Api(
+        Unavailable(0, "Unreachable", "x"), {}, conditions(Complete="Unknown/Running"), conditions(**COMMITTED)
+    )
+    ended = await follow(api, asked, until="Complete", seconds=60, every=0)
+    assert ended.good
+    assert ended.text == "databases/now: Complete: Committed: of Complete, 2Gi at p/7/dump/x/manifest.json"
+    api = Api(conditions(Complete="False/Waiting"))
+    ended = await follow(api, asked, until="Complete", seconds=0, every=0)
+    assert ended.result == "TimedOut" and "Complete=False/Waiting: of Complete" in ended.message
+    api = Api(NotFound(404, "NotFound", "x"))
+    ended = await follow(api, asked, until="Complete", seconds=60)
+    assert (ended.result, ended.message) == ("Failed", "it was deleted meanwhile")
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [(["orders", "--until", "Verified"], "--until is for --wait"), (["orders", "--timeout", "soon"], "--timeout")],
+)
+def test_what_makes_no_sense_of_a_backup_now_is_refused(words: list[str], text: str) -> None:
+    done = CliRunner().invoke(main, ["backup", "now", *words])
+    assert done.exit_code == 2 and text in done.stderr

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
@@ -68,3 +69,16 @@ def test_production_is_backed_up_at_two_at_night(now: str, following: str) -> No
     bodies = [body for _, body in objects(EXAMPLES / "production") if body["kind"] == "PostgresBackupPolicy"]
     assert len(bodies) == 1
     assert backups(bodies[0])(at(now)) == at(following)
+
+
+def test_the_hook_of_argo_cd_gets_a_new_backup_each_time() -> None:
+    [(_, body)] = objects(EXAMPLES / "argocd")
+    schema = yaml.safe_load((EXAMPLES.parent / "crds" / "pgtend.dev_postgresbackups.yaml").read_text())
+    (version,) = schema["spec"]["versions"]
+    jsonschema.validate(body, version["schema"]["openAPIV3Schema"])
+    meta = body["metadata"]
+    assert body["kind"] == "PostgresBackup" and "name" not in meta, "a name would be the same backup each time"
+    assert meta["annotations"]["argocd.argoproj.io/hook"] == "PreSync"
+    # Argo CD makes the name of it, and a name of ours has 56 characters at most
+    made = f"{meta['generateName']}a1b2c3d-presync-1795000000"
+    assert len(made) <= (BY_NAME["PostgresBackup"].name_max_length or 0)

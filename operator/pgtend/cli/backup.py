@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -234,3 +234,65 @@ def _read_back(place: Place, name: str, identity: Path, programs: Path | None, r
             object=error.object,
             transient=error.transient,
         )
+
+
+@backup.command("now")
+@click.argument("policy", metavar="[NAMESPACE/]POLICY")
+@click.option("--name", help="Of the PostgresBackup. Default: the policy's, and something random.")
+@click.option("--reason", help="Kept in the manifest.")
+@click.option("--not-after", metavar="TIME", help="Not begun any more after this moment, as in 2026-11-22T04:00:00Z.")
+@click.option("--retain-until", metavar="TIME", help="Kept until then, beyond the policy's retention.")
+@click.option("--wait", is_flag=True, help="Until it is committed; exit code 1 where that does not come.")
+@click.option("--until", type=click.Choice(["Complete", "Verified"]), help="With --wait. Default: Complete.")
+@click.option("--timeout", default="1h", show_default=True, help="Of --wait; the backup goes on after it.")
+@click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--kubeconfig", type=_FILE, help="Default: the pod's account, else KUBECONFIG.")
+@click.option("--context", help="Of the kubeconfig.")
+def now_command(
+    policy: str,
+    name: str | None,
+    reason: str | None,
+    not_after: str | None,
+    retain_until: str | None,
+    wait: bool,
+    until: Literal["Complete", "Verified"] | None,
+    timeout: str,
+    output: str,
+    kubeconfig: Path | None,
+    context: str | None,
+) -> None:
+    """Ask the operator for a backup by a policy's settings: a PostgresBackup is created, and its name printed."""
+    import json
+
+    from pgtend.api.types import Duration
+    from pgtend.cli.backup_now import Outcome, ask, follow, wish
+    from pgtend.kube.client import KubeClient
+    from pgtend.kube.config import load
+
+    if until is not None and not wait:
+        raise click.UsageError("--until is for --wait")
+    try:
+        seconds = Duration(timeout).seconds
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--timeout") from None
+
+    async def work() -> Outcome:
+        cluster = load(kubeconfig, context)
+        namespace, _, plain = policy.rpartition("/")
+        spec = {"reason": reason, "notAfter": not_after, "retainUntil": retain_until}
+        body = wish(plain, namespace or cluster.namespace, name=name, spec=spec)
+        async with KubeClient(cluster) as client:
+            asked = await ask(client, body)
+            if not wait:
+                return asked
+            if output == "text":
+                click.echo(printable(asked.text))
+            return await follow(client, asked, until=until or "Complete", seconds=seconds)
+
+    outcome = run(work())
+    if output == "json":
+        click.echo(json.dumps(outcome.document, indent=1))
+    else:
+        click.echo(printable(outcome.text), err=not outcome.good)
+    if not outcome.good:
+        raise SystemExit(FAILED)

@@ -73,7 +73,10 @@ class Store:
         elif config.ca_file is not None:
             verify = str(config.ca_file)
         self._boto = boto
-        self._client = boto.client(config, credentials, verify=verify, read_timeout=read_timeout, attempts=attempts)
+        try:
+            self._client = boto.client(config, credentials, verify=verify, read_timeout=read_timeout, attempts=attempts)
+        except boto.FAILURES as error:  # such as a profile of the environment that does not exist
+            raise boto.explain(config, "read", "", error) from error
 
     def close(self) -> None:
         self._client.close()
