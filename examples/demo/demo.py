@@ -23,7 +23,7 @@ GROUND = [sys.executable, str(ROOT / "tests" / "cluster" / "ground" / "ground.py
 GROUND += ["--name", CLUSTER] if CLUSTER else []
 NAMESPACE = "databases"
 INFRA = ("namespace.yaml", "init-sql.yaml", "orders.yaml", "pool.yaml", "s3.yaml")
-PATIENCE = 180.0
+PATIENCE = 300.0
 
 
 class DemoError(Exception):

@@ -41,6 +41,11 @@ main.add_command(backup)
 @click.option("--tools-image", default="", envvar="PGTEND_TOOLS_IMAGE", help="Of backups; {major} is the server's.")
 @click.option("--tools-major", "majors", multiple=True, type=int, envvar="PGTEND_TOOLS_MAJORS", help="Default: all.")
 @click.option(
+    "--namespace-labels/--no-namespace-labels",
+    default=None,
+    help="Watch Namespaces for consent by labels. Default: where all are watched.",
+)
+@click.option(
     "--requesters-checked",
     is_flag=True,
     envvar="PGTEND_REQUESTERS_CHECKED",
@@ -57,6 +62,7 @@ def operator(
     log_level: str,
     tools_image: str,
     majors: tuple[int, ...],
+    namespace_labels: bool | None,
     requesters_checked: bool,
 ) -> None:
     """Run the operator."""
@@ -80,6 +86,7 @@ def operator(
         tools_image=tools_image,
         tools_majors=frozenset(majors),
         requesters_checked=requesters_checked,
+        namespace_labels=namespace_labels,
         **extra,
     )
     try:

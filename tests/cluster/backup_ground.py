@@ -45,6 +45,8 @@ class Ground:
     role: Login | None = None
     bucket: str = ""
     identity: Any = field(default_factory=pyrage.x25519.Identity.generate)
+    # no CronJob starts by itself while a test runs
+    at: str = field(default_factory=lambda: f"{datetime.now(UTC) + timedelta(hours=12):%H:%M}")
 
     def __post_init__(self) -> None:
         self.bucket = self.s3.fresh_bucket("policy")
@@ -120,6 +122,7 @@ class Ground:
         return {
             "targetRef": {"name": "orders"},
             "destinationRef": {"name": "s3"},
+            "schedule": {"daily": {"at": self.at}},
             "dump": {"databases": [{"name": self.database}]},
             "pod": NOWHERE,
             **spec,

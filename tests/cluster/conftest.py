@@ -9,8 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.cluster.harness import ROOT, Cluster, OperatorProcess
+from tests.cluster.harness import PATIENCE, ROOT, Cluster, OperatorProcess
+from tests.fixtures import plugin
 from tests.fixtures.plugin import *  # noqa: F403 - the fixtures of real servers
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Those that take minutes begin first, or the layer ends with one of them and idle processes. And a test's time-out
+    is for what hangs: what is waited for has limits of its own, which no sum of them must cut short."""
+    plugin.pytest_collection_modifyitems(config, items)
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    for item in items:
+        asked = item.get_closest_marker("timeout")
+        item.add_marker(pytest.mark.timeout(max(2 * asked.args[0] if asked else 0, 3 * PATIENCE)), append=False)
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +34,7 @@ def cluster() -> Cluster:
     with turn.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         found.kubectl("apply", "-f", str(ROOT / "crds"))
-        found.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        found.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=110s")
     return found
 
 
@@ -50,7 +61,7 @@ def tenant(cluster: Cluster) -> Iterator[Tenant]:
     made = Tenant(cluster=cluster, names=[])
     yield made
     if made.names:
-        cluster.kubectl("delete", "namespace", "--wait=false", "--ignore-not-found", *made.names)
+        cluster.forget(made.names)
 
 
 StartOperator = Callable[..., OperatorProcess]

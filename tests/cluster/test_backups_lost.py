@@ -29,6 +29,7 @@ def patch_status(ground: Ground, pod: str, status: dict[str, Any]) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.covers(
     "PostgresBackup.reason.WorkerLost",
     "PostgresBackup.reason.Evicted",
@@ -131,8 +132,7 @@ def test_each_way_to_lose_a_worker_has_its_reason_and_a_success_ends_it(
     assert "it is read again at" in found["message"]
     cluster.wait_condition(POLICY, space, "orders", "Verified", "False", "BucketUnreachable", seconds=60)
     assert "good-read-2" not in ground.jobs()
-    process.kill9()
-    process.start(ahead=3600)
+    process.crash(ahead=3600)
     wait("it is read again", lambda: "good-read-2" in ground.jobs(), seconds=90)
     found = cluster.wait_condition(BACKUP, space, "good", "Verified", "False", "BucketUnreachable")
     assert ground.run_pod("good-read-2")["outcome"] == "Succeeded"

@@ -17,6 +17,7 @@ DAY = 86_400
 FOREVER = {"keepFor": "3650d", "minVerified": 1}
 
 
+@pytest.mark.long
 @pytest.mark.covers(
     "PostgresBackupPolicy.spec.retention.keepFor",
     "PostgresBackupPolicy.spec.retention.minVerified",
@@ -53,7 +54,7 @@ def test_exactly_what_has_expired_goes(ground: Ground, operator: StartOperator) 
     start = everything(ground)
 
     # each gets its record; one is held
-    process.start(identity="same")
+    process.start()
     for days in taken:
         cluster.wait_condition(BACKUP, space, name[days], "Complete", "True", "Committed", seconds=90)
     cluster.wait_condition(BACKUP, space, name[41], "Verified", "Unknown", "VerifyPending", seconds=60)
@@ -119,7 +120,7 @@ def test_exactly_what_has_expired_goes(ground: Ground, operator: StartOperator) 
     wait("its record lives on", lambda: expires(ground, f"orders-{record}") > expires(ground, name[2]), seconds=60)
     process.kill9()
     ground.s3.client().delete_object(Bucket=ground.bucket, Key=f"{folder[2]}/manifest.json")
-    process.start(identity="same", ahead=3 * DAY)
+    process.start(ahead=3 * DAY)
     wait("only the foreign upload is left", lambda: ground.s3.uploads(ground.bucket) == ["production/upload.bin"],
          seconds=90)  # fmt: skip
     cluster.wait_condition(POLICY, space, "orders", "BackupCurrent", "False", "Overdue", seconds=90)

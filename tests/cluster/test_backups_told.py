@@ -83,9 +83,8 @@ def test_what_is_missing_around_a_backup_is_told_and_taken_up(
     assert ground.jobs() == []
 
     # with an image the wish goes on by itself
-    process.kill9()
-    process.start()
-    cluster.wait_condition(POLICY, space, "orders", "Ready", "True", "InForce", seconds=60)
+    process.crash()
+    cluster.wait_condition(POLICY, space, "orders", "Ready", "True", "InForce")
     found = cluster.wait_condition(POLICY, space, "orders", "RetentionSafe", "False", "RetentionFailed")
     assert "nowhere" in found["message"]
     cluster.wait_condition(BACKUP, space, "now", "Complete", "Unknown", "Running", seconds=60)

@@ -159,6 +159,7 @@ def windows(ground: Ground) -> tuple[str, str]:
     return good["metadata"]["name"], bad["metadata"]["name"]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_each_kind_reads_as_it_should(
     cluster: Cluster, tenant: Tenant, operator: StartOperator, postgres: Postgres, s3: S3Server, tmp_path: Path

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import calendar
 import json
+import re
 import time
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -114,9 +115,7 @@ def test_an_open_window_does_what_select_names_and_nothing_else(
     counted = writes(cluster.audited(since=mark, user=process.user))
     assert counted["patch maintenanceruns/status"] <= 6 and counted["create maintenanceruns"] == 2, counted
     mark = cluster.audit_mark()
-    process.kill9()
-    process.start()
-    wait("the new process leads", lambda: process.log.count('"leading"') > 1, seconds=60)
+    process.crash()
     time.sleep(8)
     counted = writes(cluster.audited(since=mark, user=process.user))
     assert not [name for name in counted if "maintenance" in name], counted
@@ -203,7 +202,7 @@ def test_a_window_that_is_not_open_touches_nothing(
             space, "rule", tasks=tasks, duration="1h",
             schedule={"rrule": f"FREQ=DAILY;BYHOUR={ruled:%H};BYMINUTE=0"},
         ),
-        window(space, "excluded", tasks=tasks, exclusions=[exclusion]),
+        window(space, "excluded", cron="0 0,12 * * *", tasks=tasks, exclusions=[exclusion]),
         window(space, "suspended", tasks=tasks, suspend=True),
         window(space, "watching", tasks=tasks, mode="Observe"),
         window(space, "dry", tasks=[{**tasks[0], "execution": "DryRun"}]),
@@ -286,7 +285,7 @@ def test_what_is_wrong_is_told_within_ten_seconds(
     }
     cluster.apply(*(window(space, name, **fields) for name, (fields, _, _) in wrong.items()))
     for name, (_, reason, text) in wrong.items():
-        found = cluster.wait_condition(WINDOW, space, name, "Accepted", "False", reason, seconds=30)
+        found = cluster.wait_condition(WINDOW, space, name, "Accepted", "False", reason)
         assert text in found["message"], found
         assert condition(cluster.get(WINDOW, space, name) or {}, "Ready")["status"] == "False"
     assert condition(cluster.get(WINDOW, space, "zone") or {}, "Active")["reason"] == "NotAccepted"
@@ -299,7 +298,7 @@ def test_what_is_wrong_is_told_within_ten_seconds(
     monitor = {"monitor": {"password": {"secretRef": {"name": "orders-monitor"}}}}
     patch = json.dumps({"spec": {"credentials": {"maintenance": None, **monitor}}})
     cluster.kubectl("patch", "pgt", "orders", "-n", space, "--type=merge", "-p", patch)
-    time.sleep(2)
+    cluster.wait_condition("postgrestarget", space, "orders", "Reachable", "True")
     cluster.apply(window(space, "bare"))
     found = cluster.wait_condition(WINDOW, space, "bare", "Unblocked", "False", "TargetNotReady")
     assert "credentials.maintenance" in found["message"]
@@ -357,15 +356,11 @@ def test_consent_is_word_by_word_and_its_end_stops_what_runs(
         cluster.kubectl("patch", "pgt", "orders", "-n", space, "--type=merge", "-p", patch)
 
     allow([])
-    wait(
-        "the word is missing",
-        lambda: (
-            "does not admit task VacuumAnalyze"
-            in (cluster.condition(WINDOW, other, "now", "Accepted") or {}).get("message", "")
-            or "lists task VacuumAnalyze"
-            in (cluster.condition(WINDOW, other, "now", "Accepted") or {}).get("message", "")
-        ),
-    )
+
+    def said() -> str:
+        return str((cluster.condition(WINDOW, other, "now", "Accepted") or {}).get("message", ""))
+
+    wait("the word is missing", lambda: re.search("(does not admit|lists) task VacuumAnalyze", said()))
     assert vacuums(server, database) == {"big": 0}
     with slow(server):
         allow(["VacuumAnalyze"])
@@ -375,7 +370,7 @@ def test_consent_is_word_by_word_and_its_end_stops_what_runs(
             "the record is in the target's namespace"
         )
         allow([])
-        wait("it has stopped", lambda: not vacuuming(server, database), seconds=30)
+        wait("it has stopped", lambda: not vacuuming(server, database))
     run = wait_run(cluster, space, "Ready", "Cancelled")
     assert condition(run, "Accepted")["reason"] == "NotPermitted"
     assert [item["outcome"] for item in run["status"]["items"]] == ["Cancelled"]
@@ -410,6 +405,7 @@ def vacuuming(server: Any, database: str) -> list[int]:
     return [row[0] for row in rows]
 
 
+@pytest.mark.long
 @pytest.mark.covers("MaintenanceWindow.spec.closing.lastStart", "MaintenanceWindow.spec.closing.cancel")
 @pytest.mark.timeout(400)
 def test_work_stops_before_the_end_and_the_next_window_goes_on_there(
@@ -427,7 +423,7 @@ def test_work_stops_before_the_end_and_the_next_window_goes_on_there(
     with slow(server):
         cluster.apply(
             window(
-                space, cron="* * * * *", duration="50s", closing={"lastStart": "12s", "cancel": "10s"}, tasks=tasks
+                space, cron="* * * * *", duration="50s", closing={"lastStart": "22s", "cancel": "20s"}, tasks=tasks
             )
         )  # fmt: skip
 
@@ -441,7 +437,7 @@ def test_work_stops_before_the_end_and_the_next_window_goes_on_there(
         run = wait("a window ends in the middle of b_big", cut, seconds=200)
         ends = datetime.fromisoformat(run["spec"]["endsAt"])
         ended = datetime.fromisoformat(run["status"]["finishedAt"])
-        assert timedelta(0) < ends - ended <= timedelta(seconds=10), "after cancel, before the end"
+        assert timedelta(0) < ends - ended <= timedelta(seconds=20), "after cancel, before the end"
         assert vacuuming(server, database) == []
     outcomes = {i["object"].split(".")[-1]: i["outcome"] for i in run["status"]["items"]}
     assert outcomes["c_small"] == "DeferredNoTime", outcomes
@@ -476,6 +472,7 @@ CRASHES = (
 SOME = ("maintenance.claimed", "tasks.vacuum.after", "maintenance.before_end")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "places", [pytest.param(SOME, id="some"), pytest.param(CRASHES, id="all", marks=pytest.mark.crash)]
 )
@@ -494,9 +491,9 @@ def test_killed_at_every_step_it_goes_on_and_never_twice(
         tables(server, database, ["a", "b", "c"])
         tasks = [{"type": "VacuumAnalyze", "vacuumAnalyze": {"select": {"databases": [database]}}}]
         cluster.apply(window(space, name, tasks=tasks))
-        process.start(failpoints=f"{place}=kill", identity="same")  # its own Lease is taken up at once
-        process.wait_exit(120)
-        process.start(identity="same")
+        process.start(failpoints=f"{place}=kill")
+        process.killed(place)
+        process.start()
         run = wait_run(cluster, space, "Complete", "Succeeded", name=name, seconds=90)
         done = [r for r in runs(cluster, space, name) if r.get("status", {}).get("finishedAt")]
         assert len(done) == 1, place
@@ -588,7 +585,8 @@ def test_it_pauses_for_an_old_transaction_a_late_standby_and_the_brake(
     assert vacuums(primary, database) == {"orders": 1}
     cluster.wait_condition(WINDOW, space, "now", "Unblocked", "True", "AsExpected")
 
-    standby.execute("ALTER SYSTEM SET recovery_min_apply_delay = '6s'")
+    # late until it is told otherwise
+    standby.execute("ALTER SYSTEM SET recovery_min_apply_delay = '10min'")
     standby.execute("SELECT pg_reload_conf()")
     try:
         primary.execute("CREATE TABLE lagging AS SELECT 1 AS n", dbname=database)
@@ -638,7 +636,7 @@ def test_a_tasks_timeout_and_a_suspended_window(
     tables(server, database, ["a_big", "b_big"], rows=60000)
     options = {"type": "VacuumAnalyze", "vacuumAnalyze": {"select": {"databases": [database]}}}
     with slow(server):
-        cluster.apply(window(space, "bounded", tasks=[{**options, "timeout": "5s"}]))
+        cluster.apply(window(space, "bounded", tasks=[{**options, "timeout": "10s"}]))
         run = wait_run(cluster, space, "Ready", "Skipped", name="bounded")
         outcomes = [item["outcome"] for item in run["status"]["items"]]
         assert outcomes == ["Cancelled", "DeferredNoTime"]
@@ -647,7 +645,7 @@ def test_a_tasks_timeout_and_a_suspended_window(
         cluster.apply(window(space, "stopped", tasks=[options]))
         wait("it vacuums", lambda: vacuuming(server, database), seconds=60)
         cluster.kubectl("patch", WINDOW, "stopped", "-n", space, "--type=merge", "-p", '{"spec":{"suspend":true}}')
-        wait("it has stopped", lambda: not vacuuming(server, database), seconds=30)
+        wait("it has stopped", lambda: not vacuuming(server, database))
         run = wait_run(cluster, space, "Ready", "Cancelled", name="stopped")
         assert "spec.suspend: true" in condition(run, "Ready")["message"]
     assert vacuums(server, database) == {"a_big": 0, "b_big": 0}

@@ -74,8 +74,8 @@ def clients(server: PostgresServer, login: Login, count: int) -> Iterator[list[i
     pids = [connection.info.backend_pid for connection in open_]
     try:
         for connection in open_:
-            connection.pgconn.send_query(b"SELECT pg_sleep(120)")
-        wait("the queries run", lambda: len(active(server, pids)) == count, seconds=10)
+            connection.pgconn.send_query(b"SELECT pg_sleep(3600)")
+        wait("the queries run", lambda: len(active(server, pids)) == count)
         yield pids
     finally:
         server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = ANY(%s)", [pids])
@@ -182,9 +182,7 @@ def test_exactly_the_named_end_and_the_record_says_so(
         # finished means finished: not even after a restart
         with clients(server, report, 1) as later:
             mark = cluster.audit_mark()
-            process.kill9()
-            process.start()
-            wait("the new process leads", lambda: process.log.count('"leading"') > 1, seconds=60)
+            process.crash()
             time.sleep(3)
             assert active(server, later) == later
             counted = writes(cluster.audited(since=mark, user=process.user))
@@ -212,7 +210,7 @@ def test_the_word_is_needed_in_the_own_namespace_too(
         assert active(server, pids) == []
     star = [{**CONSENT[0], "namespaces": {"names": [other]}, "kinds": ["*"], "operations": ["*"]}]
     cluster.kubectl("patch", "pgt", "orders", "-n", space, "--type=merge", "-p", json.dumps({"spec": {"access": star}}))
-    time.sleep(1)
+    cluster.wait_condition("postgrestarget", space, "orders", "Accepted", "True")
     cluster.apply(operation(other, "starred", login, targetRef=reference))
     found = cluster.wait_condition(KIND, other, "starred", "Accepted", "False", "NotPermitted")
     assert "does not admit operation TerminateQueries" in found["message"]
@@ -251,7 +249,7 @@ def test_observe_a_missing_target_and_a_missing_credential(
         assert active(server, pids) == pids
         server_away = operation(space, "away", login)
         cluster.kubectl("patch", "pgt", "orders", "-n", space, "--type=merge", "-p", '{"spec":{"suspend":true}}')
-        time.sleep(1)
+        cluster.wait_condition("postgrestarget", space, "orders", "Ready", "True", "Suspended")
         cluster.apply(server_away)
         cluster.wait_condition(KIND, space, "away", "Ready", "False", "WaitingForTarget")
 
@@ -304,6 +302,7 @@ CRASHES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.covers("PostgresOperation.reason.Interrupted")
 @pytest.mark.timeout(600)
 def test_killed_at_every_step_and_nobody_is_ended_twice(
@@ -314,7 +313,7 @@ def test_killed_at_every_step_and_nobody_is_ended_twice(
     process: OperatorProcess = operator([space], run=False)
     enforced_later = False
     for number, (place, (reason, gone)) in enumerate(CRASHES.items()):
-        process.start(failpoints=f"{place}=kill", identity="same")  # its own Lease is taken up at once
+        process.start(failpoints=f"{place}=kill")
         if not enforced_later:
             enforced(cluster, space, server)
             enforced_later = True
@@ -322,8 +321,8 @@ def test_killed_at_every_step_and_nobody_is_ended_twice(
         name = f"crash-{number}"
         with clients(server, login, 1) as pids:
             cluster.apply(operation(space, name, login))
-            process.wait_exit(60)
-            process.start(identity="same")
+            process.killed(place)
+            process.start()
             shown = cluster.wait_condition(KIND, space, name, "Ready", "True" if gone else "False", reason, seconds=60)
             assert (active(server, pids) == []) is gone, place
             if not gone:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
-from contextlib import suppress
 from typing import Any
 
-import psycopg
 import pytest
 from tests.cluster.conftest import StartOperator, Tenant
 from tests.cluster.harness import Cluster, wait
@@ -159,7 +155,8 @@ def test_vacuum_full_is_asked_for_word_by_word(
     allowed = {**options, "allowUnknownDisk": True}
     cluster.apply(ask(space, "window", "VacuumFull", runPolicy="InWindow", vacuumFull=allowed))
     cluster.wait_condition(KIND, space, "window", "Accepted", "False", "NoWindowBeforeExpiry")
-    cluster.apply(ask(space, "large", "VacuumFull", runPolicy="OverrideWindow", vacuumFull={"allowUnknownDisk": True}))
+    large = {"select": {"databases": [name]}, "allowUnknownDisk": True}
+    cluster.apply(ask(space, "large", "VacuumFull", runPolicy="OverrideWindow", vacuumFull=large))
     assert "nothing was to be done" in ended(cluster, space, "large", "True", "Succeeded")["said"], "5Gi by default"
     cluster.apply(ask(space, "wrong", "VacuumFull", timeout="99999d", vacuumFull=allowed))
     found = cluster.wait_condition(KIND, space, "wrong", "Accepted", "False", "InvalidSpec")
@@ -186,6 +183,7 @@ def test_vacuum_full_is_asked_for_word_by_word(
     assert [item["object"] for item in shown["items"]] == [f"{name}.shop.orders"], "at once: it needs no window"
 
 
+@pytest.mark.long
 @pytest.mark.covers(
     "PostgresOperation.reason.Deferred",
     "PostgresOperation.reason.Failed",
@@ -218,7 +216,7 @@ def test_how_it_can_end(cluster: Cluster, tenant: Tenant, operator: StartOperato
         assert f"1 put off: {name}.shop.shop_items_pkey: pid {holder.info.backend_pid} works on" in shown["said"]
     with server.superuser_connect(name) as writer, writer.transaction():
         writer.execute("UPDATE shop.items SET t = 'y' WHERE id = 10")
-        reindex("late", timeout="10s")
+        reindex("late", timeout="15s")
         wait("its copy is there", lambda: invalid(server, name) != [], seconds=60)
         wait("its time is over", lambda: building(server) == [], seconds=60)
     # dropping the copy waits for the writer too
@@ -256,7 +254,7 @@ def test_more_items_than_a_status_holds(
     server = postgres(18)
     space = tenant.namespace()
     process = operator([space], run=False)
-    process.start(identity="same")
+    process.start()
     name = neglected(server, more=53)
     tended(cluster, space, server)
     options = {"minDeadTuples": "0%", "select": {"databases": [name], "schemas": ["shop"]}}
@@ -269,10 +267,10 @@ def test_more_items_than_a_status_holds(
 
     # killed after the first of 55: the next one knows them all, and goes on
     process.kill9()
-    process.start(failpoints="tasks.vacuum.after=kill", identity="same")
+    process.start(failpoints="tasks.vacuum.after=kill")
     cluster.apply(ask(space, "many", "VacuumAnalyze", vacuumAnalyze=options))
-    process.wait_exit(60)
-    process.start(identity="same")
+    process.killed("tasks.vacuum.after")
+    process.start()
     shown = ended(cluster, space, "many", "True", "Succeeded")
     assert (shown["progress"], shown["truncated"], len(shown["items"])) == ("55/55", True, 50)
     assert "the operator ended in between" in shown["said"]
@@ -297,6 +295,7 @@ CRASHES = (
 )
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_killed_at_every_step_it_goes_on_and_rebuilds_nothing_twice(
     cluster: Cluster, tenant: Tenant, operator: StartOperator, postgres: Postgres
@@ -306,16 +305,16 @@ def test_killed_at_every_step_it_goes_on_and_rebuilds_nothing_twice(
     process = operator([space], run=False)
     names = [neglected(server) for _ in (*CRASHES, "middle")]
     for number, place in enumerate(CRASHES):
-        process.start(failpoints=f"{place}=kill", identity="same")
+        process.start(failpoints=f"{place}=kill")
         if number == 0:
             tended(cluster, space, server)
         name = names[number]
         options = {"select": {"databases": [name], "schemas": ["shop"]}, "minBloat": "0%"}
         cluster.apply(ask(space, f"crash-{number}", "Reindex", runPolicy="OverrideWindow", reindex=options))
-        process.wait_exit(60)
+        process.killed(place)
         offset = len(server.log_text())
         done = {x: file_of(server, name, f"shop.shop_{x}_pkey") for x in ("items", "orders")}
-        process.start(identity="same")
+        process.start()
         shown = ended(cluster, space, f"crash-{number}", "True", "Succeeded")
         assert shown["progress"] == "2/2", place
         assert {item["outcome"] for item in shown["items"]} == {"Succeeded"}, place
@@ -326,29 +325,18 @@ def test_killed_at_every_step_it_goes_on_and_rebuilds_nothing_twice(
         process.kill9()
     # in the middle of the statement: its copy is swept, and it is done again
     name = names[-1]
-    process.start(identity="same")
+    process.start()
     before = file_of(server, name, "shop.shop_items_pkey")
     options = {"select": {"databases": [name], "schemas": ["shop"], "indexes": ["shop_items_pkey"]}}
-    stop = threading.Event()
-
-    def write() -> None:
-        with suppress(psycopg.Error), server.superuser_connect(name) as writer, writer.transaction():
-            writer.execute("UPDATE shop.items SET t = 'y' WHERE id = 10")
-            stop.wait(120)
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
-        time.sleep(0.5)
+    with server.superuser_connect(name) as writer, writer.transaction():
+        # it waits for this transaction's end before it exchanges the two
+        writer.execute("UPDATE shop.items SET t = 'y' WHERE id = 10")
         cluster.apply(ask(space, "middle", "Reindex", runPolicy="OverrideWindow", timeout="5m", reindex=options))
-        wait("its copy is there", lambda: invalid(server, name) != [], seconds=60)
+        wait("its copy is there", lambda: invalid(server, name) != [])
         process.kill9()
-        process.start(identity="same")
+        process.start()
         # the one that it left at work is ended before anything else is written
-        wait("the new one has looked", lambda: building(server) == [], seconds=60)
-    finally:
-        stop.set()
-        thread.join(30)
+        wait("the new one has looked", lambda: building(server) == [])
     shown = ended(cluster, space, "middle", "True", "Succeeded")
     assert invalid(server, name) == []
     assert file_of(server, name, "shop.shop_items_pkey") != before

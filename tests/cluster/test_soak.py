@@ -40,6 +40,7 @@ CHANGES = re.compile(
 )
 
 
+@pytest.mark.long
 @pytest.mark.timeout(3900)
 @pytest.mark.parametrize("seconds", LENGTHS)
 def test_steady_state_writes_nothing(

@@ -47,7 +47,7 @@ def finalizers(cluster: Cluster, space: str) -> list[str]:
 
 
 def gone(cluster: Cluster, space: str) -> bool:
-    return not cluster.reading.list(KIND, space) and not cluster.reading.list("postgrestarget", space)
+    return not cluster.list(KIND, space) and not cluster.list("postgrestarget", space)
 
 
 @pytest.mark.timeout(400)
@@ -69,13 +69,15 @@ def test_fifty_that_go_with_their_target_and_its_secrets_are_dropped(
     without(cluster, space, "orders-users", "orders-monitor", "orders-ca")
     wait("all are gone, the target too", lambda: gone(cluster, space), seconds=90)
     print(f"{COUNT} users were gone after {time.monotonic() - started:.1f} s")
-    left = roles(server, names)
-    assert {entry["role"] for entry in ledger(cluster, process)} == left, "what was not dropped is remembered, no more"
+    # in this order: what is remembered may be undone between the two looks
+    remembered = {entry["role"] for entry in ledger(cluster, process)}
+    assert roles(server, names) <= remembered, "what was not dropped is remembered"
     # what met with a momentary failure is tried again with what is in memory, without a target
     wait("what was left is undone", lambda: not roles(server, names), seconds=120)
     wait("the ledger is empty", lambda: not ledger(cluster, process), seconds=60)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_what_lacks_a_credential_is_undone_by_another_target_of_that_server(
     cluster: Cluster, tenant: Tenant, operator: StartOperator, postgres: Postgres
@@ -101,7 +103,7 @@ def test_what_lacks_a_credential_is_undone_by_another_target_of_that_server(
 
     process.stop()
     cluster.kubectl("delete", "configmap", "-n", process.namespace, "pgtend-brake")
-    process.start(identity="same")
+    process.start()
 
     def lacking() -> bool:
         return all(entry["reason"].startswith("NeedsCredential: ") for entry in ledger(cluster, process))
@@ -248,7 +250,7 @@ def test_a_cluster_that_is_built_anew_takes_up_its_own(
         for body in kept:
             meta = {key: body["metadata"][key] for key in ("name", "namespace", "annotations", "labels")}
             cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": body["data"]})
-    process.start(identity="rebuilt")
+    process.start()
     open_target(cluster, space, server)
     cluster.apply(*bodies)
     if secrets == "restored":
@@ -290,7 +292,7 @@ def test_a_role_that_exists_is_adopted_with_a_word_of_object_and_target(
     assert comment.startswith("of the warehouse [pgtend:1:") and comment.endswith(f":{team}/app]")
     found = wait(
         "it is told",
-        lambda: [e for e in cluster.reading.list("event", team) if e["reason"] == "RoleAdopted"],
+        lambda: [e for e in cluster.list("event", team) if e["reason"] == "RoleAdopted"],
     )
     # of either API group
     assert f"role {role} exists and was not made by pgtend" in (found[0].get("note") or found[0]["message"])

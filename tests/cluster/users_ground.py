@@ -64,9 +64,9 @@ def _in_force(item: dict[str, Any]) -> bool:
     )
 
 
-def touch(cluster: Cluster, space: str, name: str, value: str) -> None:
+def touch(cluster: Cluster, space: str, name: str) -> None:
     """Have it looked at now."""
-    cluster.kubectl("annotate", "--overwrite", KIND, "-n", space, name, f"pgtend.dev/reconcile={value}")
+    cluster.touch(KIND, space, name)
 
 
 __all__ = ["KIND", "Shop", "open_target", "ready", "secret", "touch", "user"]

@@ -69,16 +69,18 @@ def vacuums(server: PostgresServer, database: str) -> dict[str, int]:
 
 
 def window(
-    space: str, name: str = "now", *, cron: str = "0 0,12 * * *", duration: str = "12h", **spec: Any
+    space: str, name: str = "now", *, cron: str | None = None, duration: str = "12h", **spec: Any
 ) -> dict[str, Any]:
-    """A window that is open at any time, unless told otherwise: it starts twice a day, for half a day."""
+    """A window that is open and stays so, unless told otherwise: it starts twice a day, for half a day, and the hour in
+    which one ends and the next begins is far from now."""
+    hour = (datetime.now(UTC).hour + 6) % 12
     body: dict[str, Any] = {
         "apiVersion": "pgtend.dev/v1alpha1",
         "kind": "MaintenanceWindow",
         "metadata": {"name": name, "namespace": space},
         "spec": {
             "targetRefs": [{"name": "orders"}],
-            "schedule": {"cron": cron},
+            "schedule": {"cron": cron or f"0 {hour},{hour + 12} * * *"},
             "duration": duration,
             "closing": {"lastStart": "2s", "cancel": "1s"},
             "tasks": [{"type": "VacuumAnalyze"}],

@@ -26,7 +26,7 @@ def run_demo(mode: str = "Cluster") -> str:
         capture_output=True,
         text=True,
         env=environment,
-        timeout=900,
+        timeout=1800,
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

@@ -14,7 +14,6 @@ from pgtend.api.postgrestarget import TargetSpec
 from pgtend.api.reasons import UserReason as R
 from pgtend.core.clock import FakeClock
 from pgtend.core.findings import ObjectKey
-from pgtend.kube.client import Forbidden
 from pgtend.kube.index import Record, record_of
 from pgtend.server.ledger import Abandoned, _parse, _wire, crowded_out
 from pgtend.users.admission import Refusal
@@ -132,22 +131,14 @@ def test_a_full_ledger_lets_go_what_the_fullest_namespace_left_first() -> None:
     assert len(crowded_out(by_key, 0)) == len(entries), "and it ends"
 
 
-class Namespaces:
-    """The API server, as far as labels go."""
-
-    def __init__(self, labels: dict[str, str] | None) -> None:
-        self.labels = labels
-
-    async def get(self, *_: object) -> dict[str, Any]:
-        if self.labels is None:
-            raise Forbidden(403, "Forbidden", "namespaces")
-        return {"metadata": {"labels": self.labels}}
-
-
 @pytest.mark.parametrize(("labels", "withdrawn"), [({"team": "other"}, True), (None, False)])
 async def test_labels_that_nobody_may_read_withdraw_nothing(labels: dict[str, str] | None, withdrawn: bool) -> None:
     none = cast(Any, None)
-    door = Door(client=cast(Any, Namespaces(labels)), index=none, registry=none, watched=frozenset(), clock=FakeClock())
+
+    async def labels_of(namespace: str) -> dict[str, str] | None:
+        return labels
+
+    door = Door(index=none, registry=none, labels_of=labels_of, watched=frozenset())
     entry = {"name": "shops", "namespaces": {"selector": {"matchLabels": {"team": "shop"}}}, "kinds": ["DatabaseUser"]}
     one = record()
     target = Target(key=TARGET, spec=spec(access=[entry | {"users": {"rolePattern": "*"}}]))

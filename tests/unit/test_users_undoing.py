@@ -143,9 +143,7 @@ class Ground:
             clock=clock,
             undoable=lambda key: self.undoable,
         )
-        self.door = Door(
-            client=cast(Any, None), index=self.index, registry=self.registry, watched=frozenset(), clock=clock
-        )
+        self.door = Door(index=self.index, registry=self.registry, labels_of=cast(Any, None), watched=frozenset())
 
     async def opened(self, *read: str, keep: bool = True) -> Server:
         """The target exists and has been probed; these Secrets were read for it, and perhaps all that it takes."""

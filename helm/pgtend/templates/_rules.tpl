@@ -82,11 +82,12 @@ admin where it holds credentials and consent; nobody where it is the operator's 
   verbs: [create, get]
 {{- end -}}
 
-{{/* In mode Cluster, besides: the labels of a namespace, where a target's consent selects by them. */}}
+{{/* In mode Cluster, besides: the labels of namespaces, where a target's consent selects by them. One that came a moment
+ago is asked for by its name. */}}
 {{- define "pgtend.rules.cluster" -}}
 - apiGroups: [""]
   resources: [namespaces]
-  verbs: [get]
+  verbs: [get, list, watch]
 {{- end -}}
 
 {{/* In the operator's own namespace. Names are fixed: see app/operator.py, engine/brake.py, server/ledger.py. */}}

@@ -107,6 +107,7 @@ def _users(parts: Parts) -> UserController:
         secrets=parts.secrets,
         ledger=parts.ledger,
         installation=parts.settings.installation,
+        labels_of=parts.labels.of,
         watched=parts.settings.namespaces,
         clock=parts.clock,
         braked=parts.brake.on,
@@ -205,7 +206,7 @@ def _windows(parts: Parts) -> WindowController:
     return WindowController(
         **_maintaining(parts),
         book=parts.book,
-        labels_of=parts.labels_of,
+        labels_of=parts.labels.of,
         wake=parts.routing.queue.add,
         watched=parts.settings.namespaces,
     )
@@ -238,7 +239,7 @@ def _operations(parts: Parts, dumps: Dumps, preparer: Preparer) -> OperationCont
         busy_of=dumps.busy,
         runner=parts.runner,
         makers={TaskType.RESTORE: maker(means)},
-        labels_of=parts.labels_of,
+        labels_of=parts.labels.of,
         installation=parts.settings.installation,
         requesters_checked=parts.settings.requesters_checked,
     )

@@ -115,12 +115,15 @@ class Operator:
         )
         engine = Engine(queue=routing.queue, controllers=tended.controllers, clock=self.clock, randomness=Randomness())
         await see_everything(client=client, settings=self.settings, index=routing.index, seen=routing.seen)
+        if self.settings.watches_labels:
+            await shared.labels.see()
         await tended.windows.prime()
         watching = watch(
             config=self.settings.cluster,
             kinds=KINDS,
             namespaces=namespaces,
             intake=intake,
+            of_namespaces=shared.labels.take if self.settings.watches_labels else None,
             stop=self.stop,
             started=self._obey,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pgtend.api.databaseuser import DATABASE_USER
@@ -13,8 +13,9 @@ from pgtend.core.clock import Clock
 from pgtend.core.findings import ObjectKey
 from pgtend.engine.brake import Brake
 from pgtend.engine.lease import Elector
-from pgtend.kube.client import NAMESPACES, ApiError, KubeClient
+from pgtend.kube.client import KubeClient
 from pgtend.kube.events import EventRecorder
+from pgtend.kube.namespaces import NamespaceLabels
 from pgtend.kube.secrets import SecretReader
 from pgtend.kube.status import StatusWriter
 from pgtend.maintenance.book import Book
@@ -25,13 +26,9 @@ from pgtend.server.registry import Registry
 from pgtend.tasks.runner import Runner
 from pgtend.users.undoing import is_undoable
 
-Labels = Callable[[str], Awaitable[Mapping[str, str] | None]]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """`labels_of` gives the labels of a namespace, None where they may not be read."""
-
     settings: Settings
     clock: Clock
     client: KubeClient
@@ -47,7 +44,7 @@ class Parts:
     runner: Runner
     events: EventRecorder
     status: StatusWriter
-    labels_of: Labels
+    labels: NamespaceLabels
 
     async def close(self) -> None:
         await self.members.close()
@@ -85,7 +82,7 @@ def build(
         runner=Runner(clock=clock, changed=routing.queue.add),
         events=events,
         status=StatusWriter(client=client, index=routing.index, events=events, clock=clock),
-        labels_of=_labels(client),
+        labels=NamespaceLabels(client=client, clock=clock, changed=routing.relabelled),
     )
 
 
@@ -97,14 +94,3 @@ def _undoable(routing: Routing, ledger: Ledger) -> Callable[[ObjectKey], bool]:
         return any(is_undoable(routing.index.get(key), ledger.get(key)) for key in users)
 
     return undoable
-
-
-def _labels(client: KubeClient) -> Labels:
-    async def labels_of(namespace: str) -> Mapping[str, str] | None:
-        try:
-            found = await client.get(NAMESPACES, None, namespace)
-        except ApiError:
-            return None
-        return dict(found["metadata"].get("labels") or {})
-
-    return labels_of

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pgtend.api.databaseuser import UserSpec
+from pgtend.api.databaseuser import DATABASE_USER, UserSpec
+from pgtend.api.maintenancewindow import MAINTENANCE_WINDOW
+from pgtend.api.postgresoperation import POSTGRES_OPERATION
 from pgtend.core.clock import Clock
 from pgtend.core.findings import ObjectKey
 from pgtend.engine.dependents import Dependents
@@ -10,6 +12,9 @@ from pgtend.engine.queue import WorkQueue
 from pgtend.kube.index import Index
 from pgtend.maintenance.served import ANY
 from pgtend.users.wanted import target_key
+
+# the kinds of those who may ask something of a target of another namespace
+ASKING = (DATABASE_USER, MAINTENANCE_WINDOW, POSTGRES_OPERATION)
 
 
 class Routing:
@@ -39,6 +44,13 @@ class Routing:
         if self._generations.get(key) != version:
             self._generations[key] = version
             self.wake_dependents(key)
+
+    def relabelled(self, namespace: str) -> None:
+        """A namespace has other labels: whether a target admits who asks from there is judged anew."""
+        for kind in ASKING:
+            for record in self.index.of_kind(kind.name):
+                if record.key.namespace == namespace:
+                    self.queue.add(record.key)
 
     def wake_dependents(self, key: ObjectKey) -> None:
         for dependent in self._dependents_of(key):

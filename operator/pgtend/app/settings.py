@@ -11,7 +11,8 @@ from pgtend.kube.config import ClusterConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How one process runs. `namespaces` empty is the whole cluster; `namespace` is the operator's own."""
+    """How one process runs. `namespaces` empty is the whole cluster; `namespace` is the operator's own; where
+    `namespace_labels` is None, namespaces are watched for their labels if the whole cluster is."""
 
     cluster: ClusterConfig
     installation: str
@@ -23,6 +24,11 @@ class Settings:
     tools_image: str = ""
     tools_majors: frozenset[int] = frozenset()
     requesters_checked: bool = False
+    namespace_labels: bool | None = None
+
+    @property
+    def watches_labels(self) -> bool:
+        return not self.namespaces if self.namespace_labels is None else self.namespace_labels
 
 
 class StartupError(Exception):

@@ -21,6 +21,7 @@ from pgtend.kube.index import PREFIX, Index, Record, record_of
 log = logging.getLogger(__name__)
 TOUCH = f"{PREFIX}reconcile"
 Enqueue = Callable[[ObjectKey], None]
+Take = Callable[[str | None, Mapping[str, Any]], None]
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):
@@ -113,10 +114,12 @@ async def watch(
     kinds: Sequence[Kind],
     namespaces: Collection[str],
     intake: Intake,
+    of_namespaces: Take | None = None,
     stop: asyncio.Event,
     started: Callable[[], None],
 ) -> None:
-    """Watch until `stop` is set. No namespaces means all of them. Raises what kopf raises when it gives up.
+    """Watch until `stop` is set. No namespaces means all of them; `of_namespaces` is given the events of Namespaces
+    themselves, which are watched for it alone. Raises what kopf raises when it gives up.
 
     `started` is called when kopf has made itself at home, the process's signals taken over: who wants them back takes
     them then. Told by a signal and not by `stop`, it would first wait five seconds for a task of its own."""
@@ -142,6 +145,12 @@ async def watch(
 
     for kind in kinds:
         listen(kind)
+    if (take := of_namespaces) is not None:
+
+        @kopf.on.event("", "v1", "namespaces", registry=registry, id="namespaces")
+        async def handle_namespace(event: Any, **_: Any) -> None:
+            take(event.get("type"), event["object"])
+
     asyncio.get_running_loop().set_exception_handler(_tell)
     ready = asyncio.Event()
 

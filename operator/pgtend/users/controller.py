@@ -27,7 +27,7 @@ from pgtend.users import judge as judges
 from pgtend.users.admission import Admitted, Refusal
 from pgtend.users.case import Case
 from pgtend.users.departures import Departures
-from pgtend.users.door import Door, Target, problem_of
+from pgtend.users.door import Door, Labels, Target, problem_of
 from pgtend.users.finalize import Finisher
 from pgtend.users.judge import Judged
 from pgtend.users.keeper import Keeper
@@ -54,8 +54,8 @@ MEASURED = frozenset({"Ready", "InSync", "RotationCurrent"})
 
 
 class UserController:
-    """`watched` are the namespaces that the operator sees (none: all). `depend` is told what a user depends on, and
-    `wake` what is due at once."""
+    """`watched` are the namespaces that the operator sees (none: all); `labels_of` gives the labels of one (None where
+    they may not be read). `depend` is told what a user depends on, and `wake` what is due at once."""
 
     def __init__(
         self,
@@ -68,6 +68,7 @@ class UserController:
         secrets: SecretReader,
         ledger: Ledger,
         installation: str,
+        labels_of: Labels,
         watched: frozenset[str],
         clock: Clock,
         braked: Callable[[], bool],
@@ -77,7 +78,7 @@ class UserController:
         self._index, self._registry = index, registry
         self._status, self._events = status, events
         self._clock, self._depend, self._wake = clock, depend, wake
-        self._door = Door(client=client, index=index, registry=registry, watched=watched, clock=clock)
+        self._door = Door(index=index, registry=registry, labels_of=labels_of, watched=watched)
         keeper = Keeper(client=client, secrets=secrets, installation=installation, clock=clock)
         self._installation = installation
         self._pace = Pace(clock)

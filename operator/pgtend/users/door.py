@@ -5,17 +5,15 @@ Looks into the index and the namespaces' labels only; nothing is connected to he
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Awaitable, Callable, Mapping, Set
 from dataclasses import dataclass, replace
 
 from pgtend.api.databaseuser import DATABASE_USER, UserSpec
 from pgtend.api.postgrestarget import POSTGRES_TARGET, TargetSpec
 from pgtend.api.reasons import TargetReason
 from pgtend.api.reasons import UserReason as R
-from pgtend.core.clock import Clock
 from pgtend.core.errors import PgtendError
 from pgtend.core.findings import ObjectKey
-from pgtend.kube.client import NAMESPACES, Forbidden, KubeClient, NotFound
 from pgtend.kube.index import Index, Record
 from pgtend.server.consent import Requester, consent_for, role_admitted
 from pgtend.server.ledger import Abandoned
@@ -30,8 +28,7 @@ from pgtend.users.state import Problem
 from pgtend.users.undoing import Place, lacks_credential, place_for
 from pgtend.users.wanted import role_name, target_key
 
-LABEL_SECONDS = 2.0
-"""One batch asks once; consent that ends with a label ends with the next look."""
+Labels = Callable[[str], Awaitable[Mapping[str, str] | None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,22 +44,13 @@ class Target:
 
 
 class Door:
-    """`watched` are the namespaces that the operator sees (none: all)."""
+    """`watched` are the namespaces that the operator sees (none: all); `labels_of` gives the labels of a namespace
+    (None where they may not be read)."""
 
-    def __init__(
-        self,
-        *,
-        client: KubeClient,
-        index: Index,
-        registry: Registry,
-        watched: frozenset[str],
-        clock: Clock,
-    ) -> None:
-        self._client, self._index, self._registry = client, index, registry
-        self._watched, self._clock = watched, clock
+    def __init__(self, *, index: Index, registry: Registry, labels_of: Labels, watched: frozenset[str]) -> None:
+        self._index, self._registry, self._labels_of, self._watched = index, registry, labels_of, watched
         # as last seen: of a target that is gone nobody else can say it
         self._systems: dict[ObjectKey, str] = {}
-        self._labels: dict[str, tuple[float, Mapping[str, str] | None]] = {}
 
     def target(self, key: ObjectKey) -> Target:
         if self._watched and key.namespace not in self._watched:
@@ -159,19 +147,6 @@ class Door:
             # not to be let look at a namespace's labels is no word of the target's: nobody loses a login by it
             return replace(found, withdrawn=False)
         return found
-
-    async def _labels_of(self, namespace: str) -> Mapping[str, str] | None:
-        """The namespace's labels; None where we may not read them, as in namespaced mode."""
-        now = self._clock.monotonic()
-        known = self._labels.get(namespace)
-        if known is None or now - known[0] >= LABEL_SECONDS:
-            try:
-                found = await self._client.get(NAMESPACES, None, namespace)
-                known = (now, dict(found["metadata"].get("labels") or {}))
-            except (Forbidden, NotFound):
-                known = (now, None)
-            self._labels[namespace] = known
-        return known[1]
 
     async def rivals(self, target: Target, roles: Set[str]) -> dict[str, tuple[Claimant, ...]]:
         """For each role: who is admitted to it on the same server and would change it."""
