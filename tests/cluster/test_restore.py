@@ -212,9 +212,11 @@ def test_a_wrecked_database_is_there_again_and_the_record_says_how(ground: Groun
     "PostgresOperation.reason.MustBeInTargetNamespace",
     "PostgresOperation.reason.BackupNotFound",
     "PostgresOperation.reason.BackupNotComplete",
+    "PostgresOperation.reason.BackupNotAvailable",
     "PostgresOperation.reason.DestinationNotReady",
     "PostgresOperation.reason.IdentityMissing",
     "PostgresOperation.reason.DatabaseNotInBackup",
+    "PostgresOperation.reason.CapabilityMissing",
     "PostgresOperation.reason.NotPermitted",
 )
 def test_what_is_in_the_way_is_said_and_nothing_begins(ground: Ground, operator: StartOperator, tenant: Tenant) -> None:
@@ -259,6 +261,18 @@ def test_what_is_in_the_way_is_said_and_nothing_begins(ground: Ground, operator:
     ground.destination(bucket="no-such-bucket-at-all")
     cluster.wait_condition("backupdestination", space, "s3", "Ready", "False", seconds=60)
     cluster.wait_condition(KIND, space, "locked", "Ready", "False", "DestinationNotReady", seconds=60)
+    ground.destination()
+
+    manifest = (cluster.get(BACKUP, space, "now") or {})["status"]["manifest"]
+    ground.s3.client().delete_object(Bucket=ground.bucket, Key=manifest)
+
+    cluster.wait_condition("backupdestination", space, "s3", "Ready", "True", seconds=60)
+    ground.policy(timeout="11h")  # what is declared anew is looked at anew, the bucket with it
+    cluster.wait_condition(BACKUP, space, "now", "Available", "False", "Missing", seconds=90)
+    refused("expired", "BackupNotAvailable", "not in the bucket any more")
+    target(ground, words=["Restore"], restore=False)
+    wait("the target is seen anew", lambda: ready(ground), seconds=60)
+    refused("without", "CapabilityMissing", "credentials.restore", backup="later")
     assert len(jobs_of(ground)) == 1 and not exists(ground, copy)
 
 
@@ -277,6 +291,20 @@ def operation_of(**changes: Any) -> dict[str, Any]:
 def ready(ground: Ground) -> bool:
     found = ground.cluster.get("postgrestarget", ground.space, "orders") or {}
     return bool(found["status"].get("observedGeneration") == found["metadata"]["generation"])
+
+
+@pytest.mark.covers("PostgresOperation.reason.ToolsImageMissing")
+def test_without_an_image_of_that_major_it_waits(ground: Ground, operator: StartOperator) -> None:
+    process = operator([ground.space])
+    owner = backed_up(ground)
+    process.stop()
+    process.start(tools_majors="15")
+    restore(ground, "again", ground.server.fresh_name("copy"), into={"owner": owner})
+    found = ground.cluster.wait_condition(
+        KIND, ground.space, "again", "Ready", "False", "ToolsImageMissing", seconds=90
+    )
+    assert "tools.majors" in found["message"]
+    assert jobs_of(ground) == []
 
 
 @pytest.mark.covers("PostgresOperation.reason.Interrupted", "PostgresOperation.reason.Cancelled")
