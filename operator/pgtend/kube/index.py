@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -13,9 +14,11 @@ from pydantic import ValidationError
 from pgtend.api.base import ApiModel, Kind, parse_spec
 from pgtend.core.clock import parse_rfc3339
 from pgtend.core.findings import ObjectKey
+from pgtend.kube.compact import Packed, once
 
 PREFIX = "pgtend.dev/"
 M = TypeVar("M", bound=ApiModel)
+NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,33 +57,24 @@ def record_of(kind: Kind, body: Mapping[str, Any]) -> Record:
     spec: ApiModel | None = None
     error: str | None = None
     try:
-        spec = parse_spec(kind, body)
+        spec = once(parse_spec(kind, body))
     except ValidationError as problem:
         error = explain(problem)
     return Record(
-        key=ObjectKey(kind.name, meta["namespace"], meta["name"]),
+        key=ObjectKey(kind.name, sys.intern(meta["namespace"]), meta["name"]),
         uid=meta["uid"],
         generation=meta.get("generation", 1),
         resource_version=meta["resourceVersion"],
         created=parse_rfc3339(meta["creationTimestamp"]),
         deleting="deletionTimestamp" in meta,
         finalizers=tuple(meta.get("finalizers") or ()),
-        labels=dict(meta.get("labels") or {}),
-        annotations={k: v for k, v in (meta.get("annotations") or {}).items() if k.startswith(PREFIX)},
+        labels=dict(meta.get("labels") or {}) or NONE,
+        annotations={k: v for k, v in (meta.get("annotations") or {}).items() if k.startswith(PREFIX)} or NONE,
         owners=tuple(o["uid"] for o in meta.get("ownerReferences") or ()),
         spec=spec,
         spec_error=error,
-        status=shared(body.get("status") or {}),
+        status=Packed(body.get("status") or {}),
     )
-
-
-def shared(value: Any) -> Any:
-    """The same with every text kept once in the process: all statuses are made of the same few words."""
-    if isinstance(value, Mapping):
-        return {sys.intern(name): shared(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [shared(item) for item in value]
-    return sys.intern(value) if type(value) is str else value
 
 
 def explain(problem: ValidationError) -> str:

@@ -17,8 +17,9 @@ from pgtend.api.types import Timestamp
 from pgtend.core.clock import Clock, parse_rfc3339, rfc3339
 from pgtend.core.failpoints import failpoint
 from pgtend.kube.client import KubeClient, NotFound, Resource
+from pgtend.kube.compact import Packed
 from pgtend.kube.events import EventRecorder
-from pgtend.kube.index import Index, Record, shared
+from pgtend.kube.index import Index, Record
 
 FIGURES_EVERY = 600.0
 MOVED = 0.1
@@ -73,7 +74,7 @@ class StatusWriter:
         failpoint("kube.status.after_write")
         self.writes += 1
         written = replace(
-            record, resource_version=answer["metadata"]["resourceVersion"], status=shared(answer.get("status") or {})
+            record, resource_version=answer["metadata"]["resourceVersion"], status=Packed(answer.get("status") or {})
         )
         if self._stands(record, written.resource_version):
             self._index.put(written)

@@ -13,6 +13,8 @@ from pgtend.api.conditions import Verdict
 from pgtend.core.findings import ObjectKey
 
 BUCKETS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60)
+MOST = 1000
+Numbers = tuple[tuple[str, int], ...]
 
 
 class Conditions(Collector):
@@ -20,12 +22,17 @@ class Conditions(Collector):
     when somebody asks, they take a tenth of what ready-made ones would."""
 
     def __init__(self) -> None:
-        self._numbers: dict[ObjectKey, tuple[tuple[str, int], ...]] = {}
+        self._numbers: dict[ObjectKey, Numbers] = {}
+        # those of a thousand objects that are well are kept once
+        self._known: dict[Numbers, Numbers] = {}
 
     def tell(self, key: ObjectKey, verdicts: Iterable[Verdict]) -> None:
         """All that is judged of an object, in place of what was said of it before."""
         number = {"True": 1, "False": 0, "Unknown": -1}
-        self._numbers[key] = tuple((verdict.type, number[verdict.status]) for verdict in verdicts)
+        told = tuple((verdict.type, number[verdict.status]) for verdict in verdicts)
+        if len(self._known) > MOST:
+            self._known.clear()
+        self._numbers[key] = self._known.setdefault(told, told)
 
     def forget(self, key: ObjectKey) -> None:
         self._numbers.pop(key, None)
