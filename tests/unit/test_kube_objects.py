@@ -31,7 +31,7 @@ from pgtend.kube.config import ClusterConfig, from_kubeconfig
 from pgtend.kube.index import Index, Record, record_of
 from pgtend.kube.secrets import SecretReader
 from pgtend.kube.sweep import sweep
-from pgtend.kube.watch import Intake
+from pgtend.kube.watch import Intake, without_known
 
 SPEC = {
     "members": [{"name": "a", "host": "db.example.com"}],
@@ -140,6 +140,34 @@ def test_each_version_is_queued_once() -> None:
         kit.take(type_, body(version=version))
     assert kit.queued == ["orders", "orders"]
     assert (kit.intake.events, kit.intake.echoes, kit.known) == (4, 2, ["2"])
+
+
+def test_a_list_lacks_what_stands_in_the_index() -> None:
+    kit = Taking()
+    kit.take(None, body("known", uid="1", version="7"))
+    kit.take(None, body("newer", uid="2", version="7"))
+    kit.take(None, body("another", uid="3", version="7"))
+    items = [
+        body("known", uid="1", version="7"),
+        body("newer", uid="2", version="8"),
+        body("another", uid="4", version="7"),
+        body("new", uid="5", version="7"),
+        {},
+        None,
+    ]
+    answer = {"kind": "PostgresTargetList", "metadata": {"continue": "more"}, "items": items}
+    assert without_known(answer, kit.intake) == {**answer, "items": items[1:]}
+    assert (len(items), kit.intake.events, kit.known) == (6, 3, ["7", "7", "7"])
+
+
+@pytest.mark.parametrize("kind", ["NamespaceList", "DatabaseUserList", None])
+def test_a_list_of_anything_else_is_whole(kind: str | None) -> None:
+    kit = Taking()
+    kit.take(None, body("known", uid="1", version="7"))
+    answer = {"kind": kind, "items": [body("known", uid="1", version="7"), {"metadata": {"name": "known"}}]}
+    assert without_known(answer, kit.intake) == answer
+    for other in ({"resources": []}, {"kind": "Status", "items": None}, [], None):
+        assert without_known(other, kit.intake) == other
 
 
 def test_deletion_is_queued_and_the_same_name_may_come_again() -> None:

@@ -72,6 +72,8 @@ class Unavailable(ApiError):
 
 _BY_STATUS: dict[int, type[ApiError]] = {403: Forbidden, 404: NotFound, 409: Conflict, 410: Unavailable, 422: Invalid}
 _RETRIES = 3
+CHUNK = 50
+"""Objects in one answer to a list: parsed they take 25 KB each, and what memory they take once a process keeps."""
 
 
 class KubeClient:
@@ -105,7 +107,7 @@ class KubeClient:
         return await self._call("GET", resource.path(namespace, name))
 
     async def list(
-        self, resource: Resource, namespace: str | None = None, *, labels: str | None = None, chunk: int = 250
+        self, resource: Resource, namespace: str | None = None, *, labels: str | None = None, chunk: int = CHUNK
     ) -> AsyncIterator[Object]:
         """Every object of the collection, read in chunks. Items of built-in lists lack apiVersion and kind."""
         params: dict[str, str] = {"limit": str(chunk)}

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import aiohttp
 import kopf
 
 from pgtend.api.base import GROUP, VERSION, Kind
 from pgtend.core.findings import ObjectKey
+from pgtend.kube.client import CHUNK
 from pgtend.kube.config import ClusterConfig
 from pgtend.kube.index import PREFIX, Index, Record, record_of
 
@@ -73,11 +75,11 @@ class Intake:
                 self._index.drop(key)
                 self._enqueue(key)
                 return
-            record = record_of(kind, body)
-            before = self._index.get(record.key)
-            if before is not None and before.uid == record.uid and before.resource_version == record.resource_version:
+            if self._is_echo(kind.name, body):
                 self.echoes += 1
                 return
+            record = record_of(kind, body)
+            before = self._index.get(record.key)
             if before is not None and record.annotations.get(TOUCH) != before.annotations.get(TOUCH):
                 self._touched(record)
             self._index.put(record)
@@ -85,6 +87,21 @@ class Intake:
         except Exception:
             self.errors += 1
             log.exception("event not understood", extra={"kind": kind.name})
+
+    def unknown(self, kind: str, bodies: Iterable[Any]) -> list[Any]:
+        """Those of a list that do not stand in the index as they are. Never raises: what is not understood is one."""
+        return [body for body in bodies if not self._is_known(kind, body)]
+
+    def _is_known(self, kind: str, body: Any) -> bool:
+        try:
+            return self._is_echo(kind, body)
+        except (KeyError, TypeError):
+            return False
+
+    def _is_echo(self, kind: str, body: Mapping[str, Any]) -> bool:
+        meta = body["metadata"]
+        known = self._index.get(ObjectKey(kind, meta["namespace"], meta["name"]))
+        return known is not None and (known.uid, known.resource_version) == (meta["uid"], meta["resourceVersion"])
 
 
 def settings_for(settings: kopf.OperatorSettings) -> None:
@@ -95,7 +112,7 @@ def settings_for(settings: kopf.OperatorSettings) -> None:
     settings.persistence.diffbase_storage = _NoDiffBase()
     settings.persistence.progress_storage = _NoProgress()
     settings.persistence.finalizer = f"{GROUP}/kopf-never-writes-this"
-    settings.watching.chunk_size = 250
+    settings.watching.chunk_size = CHUNK
     settings.watching.server_timeout = 290
     settings.watching.connect_timeout = 10
     # these two go together: a worker keeps its slot for idle_timeout after its last event
@@ -106,6 +123,32 @@ def settings_for(settings: kopf.OperatorSettings) -> None:
     settings.networking.error_backoffs = (0.2, 0.5, 1, 2, 5, 10)
     settings.execution.max_workers = 4
     settings.process.ultimate_exiting_timeout = 25
+
+
+def without_known(answer: Any, intake: Intake) -> Any:
+    """An answer of the API server as it is, but a list lacks what stands in the index."""
+    if isinstance(answer, dict) and isinstance(items := answer.get("items"), list):
+        kind = str(answer.get("kind", "")).removesuffix("List")
+        return answer | {"items": intake.unknown(kind, items)}
+    return answer
+
+
+def session_for(config: ClusterConfig, intake: Intake) -> aiohttp.ClientSession:
+    """kopf's connections to the API server; kopf closes it.
+
+    kopf lists all objects whenever it begins to watch, after each gap too, and remembers three kilobytes of every one.
+    Those that stand in the index as they are have been read already, and are left out of its lists."""
+
+    class Response(aiohttp.ClientResponse):
+        async def json(self, **options: Any) -> Any:
+            return without_known(await super().json(**options), intake)
+
+    token, context = config.read_token(), config.ssl_context()
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=context if context is not None else False),
+        headers={"User-Agent": "pgtend"} | ({"Authorization": f"Bearer {token}"} if token else {}),
+        response_class=Response,
+    )
 
 
 async def watch(
@@ -128,15 +171,8 @@ async def watch(
     settings_for(settings)
 
     @kopf.on.login(registry=registry)
-    def login(**_: Any) -> kopf.ConnectionInfo:
-        cert = config.client_cert
-        return kopf.ConnectionInfo(
-            server=config.server,
-            ca_data=config.ca.encode() if config.ca else None,
-            token=config.read_token(),
-            certificate_data=cert[0].encode() if cert else None,
-            private_key_data=cert[1].encode() if cert else None,
-        )
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        return kopf.AiohttpSession(server=config.server, aiohttp_session=session_for(config, intake))
 
     def listen(kind: Kind) -> None:
         @kopf.on.event(GROUP, VERSION, kind.plural, registry=registry, id=f"intake-{kind.plural}")
