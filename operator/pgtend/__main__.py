@@ -68,9 +68,12 @@ def operator(
     """Run the operator."""
     import asyncio
 
-    from pgtend import app
+    from pgtend.kube import roots
     from pgtend.kube.config import load
     from pgtend.telemetry.logs import configure
+
+    with roots.unread():
+        from pgtend import app
 
     if not re.fullmatch(r"[a-z0-9-]{4,20}", installation_id):
         raise click.BadParameter("4 to 20 of a-z, 0-9 and -", param_hint="--installation-id")

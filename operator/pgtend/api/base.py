@@ -20,10 +20,16 @@ class ApiModel(BaseModel):
     """Base of every spec and status model: camelCase on the wire, snake_case in code, immutable, nothing unknown.
 
     `cel` are the CEL rules of this object as (rule, message); the generator writes them as x-kubernetes-validations.
+    The parser of a model is made when the first object comes: kinds that nobody uses take no memory.
     """
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True, use_enum_values=False
+        extra="forbid",
+        frozen=True,
+        alias_generator=to_camel,
+        populate_by_name=True,
+        use_enum_values=False,
+        defer_build=True,
     )
     cel: ClassVar[tuple[tuple[str, str], ...]] = ()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -118,6 +119,9 @@ class Operator:
         if self.settings.watches_labels:
             await shared.labels.see()
         await tended.windows.prime()
+        # a hundred thousand objects that stay as long as the process does: the collector need not look at them again
+        gc.collect()
+        gc.freeze()
         watching = watch(
             config=self.settings.cluster,
             kinds=KINDS,

@@ -19,7 +19,6 @@ from pgtend.kube.index import Index, Record
 from pgtend.kube.secrets import SecretReader
 from pgtend.kube.status import Draft, StatusWriter
 from pgtend.objectstore.errors import StoreError, StoreReason
-from pgtend.objectstore.pipe import parse_recipients
 from pgtend.objectstore.s3 import Store
 from pgtend.server.policy import WritePolicy
 from pgtend.telemetry.metrics import METRICS
@@ -60,6 +59,9 @@ class DestinationController:
             text = f"{record.spec_error}: correct it"
             return await self._write(record, Draft(status=DestinationStatus(), verdicts=_invalid(text)), None)
         spec = record.parsed(DestinationSpec)
+        # two megabytes of native code, which an operator without a BackupDestination does not load
+        from pgtend.objectstore.pipe import parse_recipients
+
         try:
             parse_recipients([recipient.public_key for recipient in spec.encryption.age.recipients])
         except PgtendError as error:
