@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from aiohttp import web
 
 from pgtend.api.kinds import KINDS
-from pgtend.app import domains, parts
+from pgtend.app import parts
+from pgtend.app.domains import Domains
 from pgtend.app.routing import Routing
 from pgtend.app.settings import Settings, StartupError
 from pgtend.app.startup import check_installation, see_everything
@@ -107,7 +108,7 @@ class Operator:
         shared = parts.build(
             settings=self.settings, clock=self.clock, client=client, routing=routing, elector=elector, brake=brake
         )
-        tended = domains.build(shared)
+        tended = Domains(shared)
         await tended.users.start()
         intake = Intake(
             index=routing.index,
@@ -118,7 +119,7 @@ class Operator:
         await see_everything(client=client, settings=self.settings, index=routing.index, seen=routing.seen)
         if self.settings.watches_labels:
             await shared.labels.see()
-        await tended.windows.prime()
+        await tended.start()
         # a hundred thousand objects that stay as long as the process does: the collector need not look at them again
         gc.collect()
         gc.freeze()
@@ -152,7 +153,6 @@ class Operator:
             for task in (*tasks[1:], stopping):
                 task.cancel()
             results = await asyncio.gather(*tasks, stopping, return_exceptions=True)
-            await shared.runner.close()
             await tended.close()
             await shared.close()
         for result in results:

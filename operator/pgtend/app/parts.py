@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pgtend.api.databaseuser import DATABASE_USER
 from pgtend.app.routing import Routing
 from pgtend.app.settings import Settings
-from pgtend.backups.stores import Stores
 from pgtend.core.clock import Clock
 from pgtend.core.findings import ObjectKey
 from pgtend.engine.brake import Brake
@@ -18,12 +17,10 @@ from pgtend.kube.events import EventRecorder
 from pgtend.kube.namespaces import NamespaceLabels
 from pgtend.kube.secrets import SecretReader
 from pgtend.kube.status import StatusWriter
-from pgtend.maintenance.book import Book
 from pgtend.server.ledger import Ledger
 from pgtend.server.member import MemberSessions
 from pgtend.server.policy import WritePolicy
 from pgtend.server.registry import Registry
-from pgtend.tasks.runner import Runner
 from pgtend.users.undoing import is_undoable
 
 
@@ -39,9 +36,6 @@ class Parts:
     ledger: Ledger
     registry: Registry
     members: MemberSessions
-    stores: Stores
-    book: Book
-    runner: Runner
     events: EventRecorder
     status: StatusWriter
     labels: NamespaceLabels
@@ -49,7 +43,6 @@ class Parts:
     async def close(self) -> None:
         await self.members.close()
         await self.registry.close()
-        self.stores.close()
 
 
 def build(
@@ -77,9 +70,6 @@ def build(
             undoable=_undoable(routing, ledger),
         ),
         members=MemberSessions(),
-        stores=Stores(secrets=secrets),
-        book=Book(routing.index),
-        runner=Runner(clock=clock, changed=routing.queue.add),
         events=events,
         status=StatusWriter(client=client, index=routing.index, events=events, clock=clock),
         labels=NamespaceLabels(client=client, clock=clock, changed=routing.relabelled),

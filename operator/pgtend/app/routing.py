@@ -7,10 +7,9 @@ from pgtend.api.maintenancewindow import MAINTENANCE_WINDOW
 from pgtend.api.postgresoperation import POSTGRES_OPERATION
 from pgtend.core.clock import Clock
 from pgtend.core.findings import ObjectKey
-from pgtend.engine.dependents import Dependents
+from pgtend.engine.dependents import ANY, Dependents
 from pgtend.engine.queue import WorkQueue
 from pgtend.kube.index import Index
-from pgtend.maintenance.served import ANY
 from pgtend.users.wanted import target_key
 
 # the kinds of those who may ask something of a target of another namespace

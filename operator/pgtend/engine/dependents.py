@@ -7,6 +7,9 @@ from collections.abc import Iterable
 
 from pgtend.core.findings import ObjectKey
 
+ANY = "*"
+"""In place of a name: whatever is in the namespace, now or later. No object is called so."""
+
 
 class Dependents:
     """A map in both directions; `set` replaces what a key depended on before."""

@@ -9,14 +9,12 @@ from pgtend.api.maintenancewindow import WindowSpec
 from pgtend.api.postgrestarget import TargetSpec
 from pgtend.api.reasons import WindowReason as W
 from pgtend.core.findings import ObjectKey
-from pgtend.engine.dependents import Dependents
+from pgtend.engine.dependents import ANY, Dependents
 from pgtend.kube.index import Index
 from pgtend.maintenance.admission import refusal
 from pgtend.maintenance.judge import Trouble
 from pgtend.server.consent import Requester
 
-ANY = "*"
-"""As a target's name: who depends on it selects among all of the namespace."""
 Labels = Callable[[str], Awaitable[Mapping[str, str] | None]]
 
 
