@@ -68,11 +68,11 @@ def operator(
     """Run the operator."""
     import asyncio
 
-    from pgtend.kube import roots
+    from pgtend.engine import thrift
     from pgtend.kube.config import load
     from pgtend.telemetry.logs import configure
 
-    with roots.unread():
+    with thrift.importing():
         from pgtend import app
 
     if not re.fullmatch(r"[a-z0-9-]{4,20}", installation_id):

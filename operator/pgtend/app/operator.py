@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -18,6 +17,7 @@ from pgtend.app.routing import Routing
 from pgtend.app.settings import Settings, StartupError
 from pgtend.app.startup import check_installation, see_everything
 from pgtend.core.clock import Clock, Randomness, SystemClock
+from pgtend.engine import thrift
 from pgtend.engine.brake import Brake
 from pgtend.engine.lease import Elector
 from pgtend.engine.loop import Engine
@@ -120,9 +120,7 @@ class Operator:
         if self.settings.watches_labels:
             await shared.labels.see()
         await tended.start()
-        # a hundred thousand objects that stay as long as the process does: the collector need not look at them again
-        gc.collect()
-        gc.freeze()
+        thrift.settle()
         watching = watch(
             config=self.settings.cluster,
             kinds=KINDS,
@@ -143,6 +141,7 @@ class Operator:
             asyncio.create_task(brake.run(), name="brake"),
             asyncio.create_task(sweeping, name="sweep"),
             asyncio.create_task(keeping, name="members"),
+            asyncio.create_task(thrift.run(), name="thrift"),
         ]
         stopping = asyncio.create_task(self.stop.wait(), name="stop")
         self.started.set()

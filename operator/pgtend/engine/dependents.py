@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import lru_cache
 
 from pgtend.core.findings import ObjectKey
 
@@ -19,7 +20,7 @@ class Dependents:
         self._of: defaultdict[ObjectKey, set[ObjectKey]] = defaultdict(set)
 
     def set(self, key: ObjectKey, depends_on: Iterable[ObjectKey]) -> None:
-        new = frozenset(depends_on)
+        new = _once(frozenset(depends_on))
         for gone in self._on.get(key, frozenset()) - new:
             self._of[gone].discard(key)
             if not self._of[gone]:
@@ -40,3 +41,9 @@ class Dependents:
 
     def of(self, key: ObjectKey) -> tuple[ObjectKey, ...]:
         return tuple(sorted(self._of.get(key, ())))
+
+
+@lru_cache(maxsize=1024)
+def _once(keys: frozenset[ObjectKey]) -> frozenset[ObjectKey]:
+    """A thousand users of one target depend on the same."""
+    return keys

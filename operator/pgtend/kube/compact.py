@@ -19,8 +19,9 @@ M = TypeVar("M", bound=ApiModel)
 WINDOW = 11
 """Bits of deflate's window: a status is smaller than 2 KiB or repeats itself sooner, and setting up a larger one takes
 longer than the packing."""
-UNPACKED = 128
-"""How many are kept as they were read last: a batch is a hundred objects, and looks at each of them several times."""
+UNPACKED = 32
+"""How many are kept as they were read last: whoever looks at an object looks several times, and a batch works at a few
+objects at a time."""
 
 
 class Packed(Mapping[str, Any]):

@@ -29,7 +29,8 @@ class Secrets(Protocol):
 
 
 class SecretReader:
-    """`get` returns None for a Secret that does not exist. What is cached lives `ttl` seconds."""
+    """`get` returns None for a Secret that does not exist. What is cached lives `ttl` seconds; what is only ever read
+    `fresh`, as those of users are, is not cached at all."""
 
     def __init__(self, *, client: KubeClient, clock: Clock, ttl: float = 60.0) -> None:
         self._client, self._clock, self._ttl = client, clock, ttl
@@ -53,7 +54,8 @@ class SecretReader:
             )
         # what nobody has asked for lately must not stay in memory: these are passwords
         self._cache = {k: entry for k, entry in self._cache.items() if now - entry[0] < self._ttl}
-        self._cache[(namespace, name)] = (now, found)
+        if not fresh or cached is not None:
+            self._cache[(namespace, name)] = (now, found)
         return found
 
     def forget(self, namespace: str, name: str | None = None) -> None:
