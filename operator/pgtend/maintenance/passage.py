@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from prometheus_client import Counter
-
 from pgtend.api.maintenancerun import RunSpec
 from pgtend.api.reasons import RunReason as R
 from pgtend.core.clock import Clock, rfc3339
@@ -33,9 +31,6 @@ from pgtend.tasks.protocol import Item
 from pgtend.tasks.runner import Order, Runner
 from pgtend.telemetry.metrics import METRICS
 
-ITEMS = Counter(
-    "pgtend_maintenance_items", "Items of maintenance runs by outcome", ["type", "outcome"], registry=METRICS.registry
-)
 # seconds: between two looks at what is waited for; between two writes of progress
 EVERY, PACE = 2.0, 10.0
 LONG = 300.0
@@ -254,7 +249,7 @@ class Passage:
             skipped=skipped,
         )
         for item in end.items:
-            ITEMS.labels(str(item.type), str(memory.results[key_of(item)].outcome)).inc()
+            METRICS.items.labels(str(item.type), str(memory.results[key_of(item)].outcome)).inc()
         await self._scribe.over(
             record,
             memory,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from prometheus_client import Counter
-
 from pgtend.api.conditions import Reason, Verdict
 from pgtend.api.postgresoperation import POSTGRES_OPERATION, OperationSpec, OperationStatus
 from pgtend.api.reasons import OperationReason as R
@@ -24,7 +22,6 @@ from pgtend.tasks.protocol import Item, ItemResult, TaskPlan
 from pgtend.tasks.room import room
 from pgtend.telemetry.metrics import METRICS
 
-ENDED = Counter("pgtend_operations", "Operations that have ended", ["type", "reason"], registry=METRICS.registry)
 FIGURES = frozenset({"progress", "items", "changes"})
 
 
@@ -87,7 +84,7 @@ class Scribe:
             status = status.model_copy(update={"finished_at": telling.stamp(self._clock.now())})
         await self.write(record, status, verdicts)
         type_ = record.spec.type if isinstance(record.spec, OperationSpec) else "Unknown"
-        ENDED.labels(type_, str(verdicts[0].reason)).inc()
+        METRICS.operations.labels(type_, str(verdicts[0].reason)).inc()
         return Due()
 
     async def keep(

@@ -79,6 +79,10 @@ class Metrics:
             ["strategy", "outcome"],
             registry=r,
         )
+        self.items = Counter(
+            "pgtend_maintenance_items", "Items of maintenance runs by outcome", ["type", "outcome"], registry=r
+        )
+        self.operations = Counter("pgtend_operations", "Operations that have ended", ["type", "reason"], registry=r)
         self.abandoned = Gauge("pgtend_abandoned", "Things left behind that could not be undone", registry=r)
         self.lag = Gauge(
             "pgtend_replication_lag_seconds", "Of each standby", ["namespace", "target", "member"], registry=r
