@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import Any
 
 import psycopg
@@ -216,13 +217,13 @@ def _role(row: Row) -> RoleState:
         inherit=row["rolinherit"],
         connection_limit=row["rolconnlimit"],
         valid_until=row["valid_until"],
-        elevated=frozenset(word for column, word in ELEVATED.items() if row[column]),
+        elevated=_words(tuple(word for column, word in ELEVATED.items() if row[column])),
         alterable=row["alterable"],
         powerful=row["powerful"],
         comment=row["comment"],
         verifier=None if row["verifier"] is None else Sensitive(row["verifier"]),
         sessions=row["sessions"],
-        databases=frozenset(row["databases"]),
+        databases=_words(tuple(row["databases"])),
         owns=row["owns"],
         settings=settings,
         memberships=tuple(
@@ -241,6 +242,17 @@ def _role(row: Row) -> RoleState:
     )
 
 
+@lru_cache(maxsize=256)
+def _words(words: tuple[str, ...]) -> frozenset[str]:
+    """The same set for the same words: a thousand roles are much alike."""
+    return frozenset(words)
+
+
+@lru_cache(maxsize=1024)
+def _held(mask: int | None, grantable: int | None, ours: int | None, others: tuple[Given, ...]) -> Held:
+    return Held(unpack(mask), unpack(grantable), unpack(ours), others)
+
+
 def _counts(row: Row) -> dict[str, Counts]:
     return {name: Counts(direct, roles, public) for name, direct, roles, public in row["held"]}
 
@@ -255,8 +267,7 @@ def _others(rows: Sequence[tuple[str, int, bool]] | None) -> tuple[Given, ...]:
 
 def _object(row: Row, database: str) -> ObjectState:
     held = {
-        name: Held(unpack(mask), unpack(grantable), unpack(ours), _others(others))
-        for name, mask, grantable, ours, others in row["held"] or ()
+        name: _held(mask, grantable, ours, _others(others)) for name, mask, grantable, ours, others in row["held"] or ()
     }
     return ObjectState(
         kind=row["kind"],
