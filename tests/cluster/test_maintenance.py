@@ -455,59 +455,6 @@ def test_work_stops_before_the_end_and_the_next_window_goes_on_there(
     assert done["b_big"] >= 1 and done["c_small"] >= 1
 
 
-CRASHES = (
-    "maintenance.before_record",
-    "maintenance.after_record",
-    "maintenance.before_claim",
-    "maintenance.claimed",
-    "maintenance.before_start",
-    "tasks.vacuum.before",
-    "tasks.vacuum.after",
-    "tasks.run.ended",
-    "maintenance.before_end",
-    "maintenance.ended",
-)
-
-
-SOME = ("maintenance.claimed", "tasks.vacuum.after", "maintenance.before_end")
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(
-    "places", [pytest.param(SOME, id="some"), pytest.param(CRASHES, id="all", marks=pytest.mark.crash)]
-)
-@pytest.mark.timeout(900)
-def test_killed_at_every_step_it_goes_on_and_never_twice(
-    cluster: Cluster, tenant: Tenant, operator: StartOperator, postgres: Postgres, places: tuple[str, ...]
-) -> None:
-    server = postgres(18)
-    space = tenant.namespace()
-    process = operator([space])
-    tended(cluster, space, server)
-    process.kill9()
-    for number, place in enumerate(places):
-        name = f"crash-{number}"
-        database = server.fresh_database()
-        tables(server, database, ["a", "b", "c"])
-        tasks = [{"type": "VacuumAnalyze", "vacuumAnalyze": {"select": {"databases": [database]}}}]
-        cluster.apply(window(space, name, tasks=tasks))
-        process.start(failpoints=f"{place}=kill")
-        process.killed(place)
-        process.start()
-        run = wait_run(cluster, space, "Complete", "Succeeded", name=name, seconds=90)
-        done = [r for r in runs(cluster, space, name) if r.get("status", {}).get("finishedAt")]
-        assert len(done) == 1, place
-        assert vacuums(server, database) == {"a": 1, "b": 1, "c": 1}, place
-        assert run["status"]["progress"] == "3/3", (place, run["status"])
-        assert run["status"]["counts"]["failed"] == 0
-        cluster.kubectl("delete", WINDOW, name, "-n", space)
-        wait(
-            "what was only planned is gone",
-            lambda n=name: all(r.get("status", {}).get("finishedAt") for r in runs(cluster, space, n)),
-        )
-        process.kill9()
-
-
 @pytest.mark.covers(
     "MaintenanceWindow.spec.maxConcurrentTargets",
     "MaintenanceWindow.spec.stopAfterFailures",
