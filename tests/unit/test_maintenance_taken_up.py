@@ -14,8 +14,9 @@ from pgtend.maintenance.score import Key
 from pgtend.tasks.protocol import Ground, Item, ItemResult, Outcome, Task, TaskPlan
 
 
-def item(name: str) -> Item:
-    return Item(type=TaskType.REINDEX, object=name, verb="reindex", sql=f"REINDEX {name}", facts={"oid": "1"})
+def item(name: str, horizon: str = "new") -> Item:
+    facts = {"oid": "1", "horizon": horizon}
+    return Item(type=TaskType.REINDEX, object=name, verb="reindex", sql=f"REINDEX {name}", facts=facts)
 
 
 class Rebuilding:
@@ -29,6 +30,7 @@ class Rebuilding:
 
     async def sweep(self, ground: Ground, items: Sequence[Item]) -> tuple[str, ...]:
         self.calls.append(("sweep", tuple(one.object for one in items)))
+        self.horizons = [one.facts["horizon"] for one in items]
         return ()
 
     async def find(self, ground: Ground, items: Sequence[Item]) -> Mapping[str, ItemResult]:
@@ -52,7 +54,7 @@ def record(**outcomes: str) -> Record:
 
 async def taken_up(task: Rebuilding, claimed: Sequence[str], **outcomes: str) -> Memory:
     ground = cast(Ground, None)
-    looked = await look(ground, {"Reindex": cast(Task, task)}, sweep=[item(name) for name in claimed])
+    looked = await look(ground, {"Reindex": cast(Task, task)}, sweep=[item(name, "old") for name in claimed])
     memory = Memory(uid="1")
     memory.arrange(looked, resume=None)
     memory.take_up(record(**outcomes))
@@ -66,7 +68,9 @@ def still_open(memory: Memory) -> list[str]:
 async def test_what_was_claimed_and_is_done_is_not_done_again_though_it_is_due() -> None:
     task = Rebuilding("a", "b", "c", done=["b"])
     memory = await taken_up(task, ["b", "c"], a="Succeeded", b="Planned", c="Planned")
-    assert task.calls == [("sweep", ("a", "b", "c")), ("find", ("b", "c"))], "what is left over is swept first"
+    assert task.calls == [("sweep", ("b", "c", "a")), ("find", ("b", "c"))], "what is left over is swept first"
+    # as it was claimed: by the facts of the new plan nothing of the first try would be ours
+    assert task.horizons == ["old", "old", "new"]
     assert still_open(memory) == ["c"]
 
 

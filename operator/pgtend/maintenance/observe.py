@@ -81,10 +81,11 @@ async def look(ground: Ground, tasks: Mapping[str, Task], *, sweep: Sequence[Ite
             plan = replace(plan, items=(), notes=(*plan.notes, f"{type_} was not begun: {plan.objection.message}"))
         if sweep is not None:
             claimed = [item for item in sweep if item.type == type_]
-            known = {item.object for item in plan.items}
-            lost = [item for item in claimed if item.object not in known]
-            if plan.items or lost:
-                swept += await task.sweep(ground, (*plan.items, *lost))
+            # as they were written with the claim: by a newer look what the first try has left is somebody else's
+            known = {item.object for item in claimed}
+            rest = [item for item in plan.items if item.object not in known]
+            if claimed or rest:
+                swept += await task.sweep(ground, (*claimed, *rest))
             if claimed:
                 done = await task.find(ground, claimed)
                 found.update({Key(type_, name): result for name, result in done.items()})
