@@ -74,18 +74,20 @@ async def look(ground: Ground, tasks: Mapping[str, Task], *, sweep: Sequence[Ite
     found: dict[Key, ItemResult] = {}
     objections = []
     for type_, task in tasks.items():
+        # as they were written with the claim, and before a plan is made: by a newer look what the first try has left is
+        # somebody else's
+        claimed = [item for item in sweep or () if item.type == type_]
+        if claimed:
+            swept += await task.sweep(ground, claimed)
         plan = await task.plan(ground)
         if plan.objection is not None:
             # one task that may not be carried out keeps no other from its work
             objections.append(plan.objection)
             plan = replace(plan, items=(), notes=(*plan.notes, f"{type_} was not begun: {plan.objection.message}"))
         if sweep is not None:
-            claimed = [item for item in sweep if item.type == type_]
-            # as they were written with the claim: by a newer look what the first try has left is somebody else's
             known = {item.object for item in claimed}
-            rest = [item for item in plan.items if item.object not in known]
-            if claimed or rest:
-                swept += await task.sweep(ground, (*claimed, *rest))
+            if rest := [item for item in plan.items if item.object not in known]:
+                swept += await task.sweep(ground, rest)
             if claimed:
                 done = await task.find(ground, claimed)
                 found.update({Key(type_, name): result for name, result in done.items()})
