@@ -13,6 +13,7 @@ from tests.cluster.backup_ground import Ground
 from tests.cluster.conftest import StartOperator
 from tests.cluster.harness import ROOT, OperatorProcess, wait
 from tests.cluster.test_backups import BACKUP, POLICY, ground
+from tests.cluster.test_restore import AFTER_JOB, BEFORE_JOB
 
 from pgtend.core.failpoints import names
 
@@ -38,9 +39,10 @@ SOME = tuple(random.Random(SEED).sample(BEGINNING, 3))  # noqa: S311 - chooses w
 
 
 def test_every_failpoint_of_the_operator_is_walked() -> None:
-    own = [name for name in names(ROOT / "operator" / "pgtend" / "backups")
-           if not name.startswith(("backups.dump.", "backups.verify."))]  # fmt: skip
-    assert set(own) <= set(ALL), "those of the pods are walked in tests/postgres"
+    """Those of the pods are walked in tests/postgres, those of a Restore in test_restore."""
+    rooms = ROOT / "operator" / "pgtend" / "backups"
+    own = set(names(rooms)) - set(names(rooms / "jobs"))
+    assert own <= {*ALL, BEFORE_JOB, AFTER_JOB}
 
 
 @dataclass

@@ -23,6 +23,7 @@ from pgtend.postgres.init_sql import init_sql
 
 KIND, BACKUP = "postgresoperation", "postgresbackup"
 PASSWORD = "restore-password-0123456789"
+BEFORE_JOB, AFTER_JOB = "backups.restore.before_job", "backups.restore.after_job"
 CONTAINER = {"name": "restore", "image": "pgtend/tools:dev-pg18"}
 pytestmark = pytest.mark.timeout(400)
 
@@ -118,7 +119,7 @@ def status(ground: Ground, name: str) -> dict[str, Any]:
 
 
 def exists(ground: Ground, database: str) -> bool:
-    return bool(ground.server.execute("SELECT FROM pg_database WHERE datname = %s", [database]))
+    return bool(ground.server.execute("SELECT 1 FROM pg_database WHERE datname = %s", [database]))
 
 
 @pytest.mark.covers(
@@ -339,15 +340,28 @@ def test_a_killed_operator_follows_what_goes_on_and_begins_nothing_twice(
     cluster.wait_condition(KIND, space, "later", "Ready", "True", "Succeeded", seconds=90)
 
     # killed between the claim and the Job: whether it was begun is not known, so it is not begun again
+    for number, point in enumerate(("operations.claimed", BEFORE_JOB)):
+        process.kill9()
+        process.start(failpoints=f"{point}=kill")
+        never = ground.server.fresh_name("never")
+        restore(ground, f"never-{number}", never, into=into)
+        process.killed(point)
+        process.start()
+        found = cluster.wait_condition(KIND, space, f"never-{number}", "Ready", "False", "Interrupted", seconds=90)
+        assert "not started again" in status(ground, f"never-{number}")["items"][0]["message"], found
+        assert len(jobs_of(ground)) == 2 and not exists(ground, never)
+
+    # killed as soon as the Job is made: that very Job is followed
     process.kill9()
-    process.start(failpoints="operations.claimed=kill")
-    never = ground.server.fresh_name("never")
-    restore(ground, "never", never, into=into)
-    process.wait_exit()
+    process.start(failpoints=f"{AFTER_JOB}=kill")
+    made = ground.server.fresh_name("made")
+    restore(ground, "made", made, into=into)
+    process.killed(AFTER_JOB)
+    name = job_of(ground, "made")["metadata"]["name"]
     process.start()
-    found = cluster.wait_condition(KIND, space, "never", "Ready", "False", "Interrupted", seconds=90)
-    assert "not started again" in status(ground, "never")["items"][0]["message"], found
-    assert len(jobs_of(ground)) == 2 and not exists(ground, never)
+    assert ground.run_pod(name)["outcome"] == "Succeeded"
+    cluster.wait_condition(KIND, space, "made", "Ready", "True", "Succeeded", seconds=90)
+    assert len(jobs_of(ground)) == 3 and exists(ground, made)
 
     # cancelled: its Job goes, and its pod, and nothing is left of it
     gone = ground.server.fresh_name("gone")

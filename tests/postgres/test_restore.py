@@ -20,7 +20,7 @@ from psycopg import sql
 from tests.fixtures.plugin import Postgres
 from tests.fixtures.postgres import Login, PostgresServer
 from tests.fixtures.s3 import S3Server
-from tests.postgres.backup_kit import Kit, allow, hooks, make_kit, once
+from tests.postgres.backup_kit import TABLES, Kit, allow, hooks, make_kit, once, row_counts
 
 from pgtend.backups.jobs.config import Termination
 from pgtend.postgres.contents import HELD
@@ -107,7 +107,7 @@ def owner_of(kit: Kit, login: Login) -> str:
 
 
 def exists(kit: Kit, database: str) -> bool:
-    return bool(kit.server.execute("SELECT FROM pg_database WHERE datname = %s", [database]))
+    return bool(kit.server.execute("SELECT 1 FROM pg_database WHERE datname = %s", [database]))
 
 
 def held(kit: Kit, database: str) -> list[str]:
@@ -383,6 +383,23 @@ def test_killed_in_the_middle_nothing_is_in_the_database(kit: Kit, how: signal.S
         assert (told.reason, told.transient) == ("Interrupted", True)
         assert "while in phase restore" in told.message
     assert kit.restore(manifest, into, target)[0] == 0, "and it can be done again"
+
+
+@pytest.mark.parametrize("point", ["created", "streaming", "restored"])
+def test_killed_at_any_step_all_of_it_is_there_or_nothing(kit: Kit, point: str) -> None:
+    manifest, target, into = str(kit.good_dump().manifest), kit.server.fresh_name("steps"), role(kit, "SUPERUSER")
+    job = started(kit, kit.restore_config(manifest, into, target), f"backups.restore.{point}=kill")
+    job.communicate(timeout=120)
+    assert job.returncode == -signal.SIGKILL
+    ours = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND application_name LIKE 'pgtend/%%/restore/%%'"
+    until("its session ends", lambda: kit.server.execute(ours, [target]) == [(0,)])
+    if point == "restored":
+        assert row_counts(kit.server, target) == TABLES
+        fails(kit, manifest, into, target, "DatabaseNotEmpty")
+    else:
+        assert held(kit, target) == [], "the database was made, and is empty"
+        assert kit.restore(manifest, into, target)[0] == 0, "and it can be done again"
+        assert row_counts(kit.server, target) == TABLES
 
 
 def test_pg_restore_killed_under_it_is_a_failure(kit: Kit) -> None:

@@ -183,7 +183,7 @@ async def test_sessions_are_refused_waited_for_or_ended(server: PostgresServer, 
             assert session.execute("SELECT 1").fetchone() == (1,)
             again = await ending.drop(app)
             assert again is not None and again.sessions == 1
-        until(lambda: not server.execute("SELECT FROM pg_stat_activity WHERE usename = %s", [app.role]))
+        until(lambda: not server.execute("SELECT 1 FROM pg_stat_activity WHERE usename = %s", [app.role]))
         assert await ending.drop(app) is None
     assert exists(server, app.role) is None
 

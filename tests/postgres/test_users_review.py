@@ -78,7 +78,7 @@ def test_what_is_printed_is_what_has_to_be_done(ground: Ground) -> None:
     assert made["differences"][0] == f"role {role} does not exist" and not made["problems"]
     create = next(one["sql"] for one in made["statements"] if one["sql"].startswith("CREATE ROLE"))
     assert "PASSWORD '***'" in create
-    assert not server.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]), "it writes nothing"
+    assert not server.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]), "it writes nothing"
     text = ground.plan(body, output="text").stdout
     assert create in text and f"-- in database {shop.name}" in text and "1 to change, 0 refused" in text
     ground.carry_out(made)
