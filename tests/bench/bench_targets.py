@@ -59,7 +59,7 @@ def main() -> int:
         "cpu_percent_of_a_core": round(100 * (after.cpu - before.cpu) / took, 2),
         "cpu_ms_per_probe": round(1000 * (after.cpu - before.cpu) / probes, 2),
         "rss_mib": after.rss,
-        "grown_mib": after.rss - before.rss,
+        "grown_mib": round(after.rss - before.rss, 1),
         "peak_mib": after.peak,
         "sessions": links,
         "new_connections": spent.connections,

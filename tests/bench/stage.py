@@ -24,19 +24,21 @@ from tests.fixtures.tls import CertificateAuthority
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a process has used so far: CPU seconds, and resident MiB now and at most."""
+    """What a process has used so far: CPU seconds, and resident MiB now and at most; `files` of it are pages of
+    programs and libraries, which the kernel shares and can take back."""
 
     cpu: float
-    rss: int
-    peak: int
+    rss: float
+    files: float
+    peak: float
 
     @classmethod
     def of(cls, pid: int) -> Cost:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-        kib = {name: int(status[name].split()[0]) for name in ("VmRSS", "VmHWM")}
+        rss, files, peak = (round(int(status[name].split()[0]) / 1024, 1) for name in ("VmRSS", "RssFile", "VmHWM"))
         ticks = os.sysconf("SC_CLK_TCK")
-        return cls(cpu=sum(int(f) for f in fields[11:13]) / ticks, rss=kib["VmRSS"] >> 10, peak=kib["VmHWM"] >> 10)
+        return cls(cpu=sum(int(f) for f in fields[11:13]) / ticks, rss=rss, files=files, peak=peak)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
