@@ -19,10 +19,13 @@ from pgtend.api.restore import RestoreDatabase
 from pgtend.backups.inputs import Restoring
 from pgtend.backups.jobs.config import JobReason, RestoreConfig, RestoreReason, Termination
 from pgtend.backups.jobs.creating import _parse
-from pgtend.backups.jobs.restore import reason_of
+from pgtend.backups.jobs.restore import _compare_versions, reason_of
+from pgtend.backups.jobs.session import Primary
+from pgtend.backups.manifest import Manifest
 from pgtend.backups.pods import restore_job, restore_job_name
 from pgtend.backups.restore import reason_of as told_reason
 from pgtend.backups.runs import Failure
+from pgtend.core.errors import PgtendError
 from pgtend.core.findings import ObjectKey
 from pgtend.core.journal import Claimed
 from pgtend.gate.classes import RunPolicy, TaskType
@@ -193,3 +196,26 @@ def test_what_goes_on_is_followed_and_not_begun() -> None:
     (item,) = rest.plan.items
     assert (item.verb, item.facts, rest.done) == (GOES_ON, {"job": "j"}, {})
     assert rest.plan.plan_hash == "sha256:1" and rest.plan.sql == ("pg_restore",)
+
+
+@pytest.mark.parametrize(
+    ("server", "client", "reason"),
+    [
+        ("17.2", "17.2 (Debian 17.2-1)", None),
+        ("18beta1", "18.0", JobReason.VERSION_MISMATCH),
+        ("17.2", "19.0", JobReason.VERSION_MISMATCH),
+        ("", "17.2", JobReason.MANIFEST_UNREADABLE),
+        ("17.2", "devel", JobReason.MANIFEST_UNREADABLE),
+    ],
+)
+def test_a_manifests_versions_are_compared_or_refused(server: str, client: str, reason: JobReason | None) -> None:
+    manifest = Manifest.model_construct(backup_name="now", server_version=server, client_version=client)
+    primary = Primary(
+        host="db", address="192.0.2.1", port=5432, system_identifier="1", timeline=1, major=17, version="17.5"
+    )
+    if reason is None:
+        _compare_versions(manifest, primary, "17.5")
+        return
+    with pytest.raises(PgtendError) as caught:
+        _compare_versions(manifest, primary, "17.5")
+    assert caught.value.reason is reason

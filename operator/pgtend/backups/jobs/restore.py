@@ -25,6 +25,7 @@ from pgtend.backups.jobs.report import Report, conclude, format_names
 from pgtend.backups.jobs.session import Access, Primary
 from pgtend.backups.jobs.snapshot import first_line
 from pgtend.backups.manifest import DatabaseContents, Manifest, StoredData
+from pgtend.backups.plan import major_of
 from pgtend.core.clock import Clock, SystemClock
 from pgtend.core.errors import PgtendError
 from pgtend.core.failpoints import failpoint
@@ -222,8 +223,15 @@ class _Restore:
 
 def _compare_versions(manifest: Manifest, primary: Primary, program: str) -> None:
     """An archive restores into the major that it was taken of, or a later one, by a program that knows its format."""
-    source = int(re.match(r"[0-9]+", manifest.server_version)[0])  # type: ignore[index]
-    client, own = (int(re.match(r"[0-9]+", text)[0]) for text in (manifest.client_version, program))  # type: ignore[index]
+    source, client, own = (major_of(text) for text in (manifest.server_version, manifest.client_version, program))
+    if source is None or client is None or own is None:
+        raise PgtendError(
+            JobReason.MANIFEST_UNREADABLE,
+            f"{manifest.backup_name} names versions that are none: {manifest.server_version!r} of the server,"
+            f" {manifest.client_version!r} of pg_dump",
+            object=manifest.backup_name,
+            transient=False,
+        )
     if source <= primary.major and client <= own:
         return
     raise PgtendError(
