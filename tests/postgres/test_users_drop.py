@@ -94,6 +94,13 @@ async def test_what_it_owns_goes_to_the_heir_in_every_database(server: PostgresS
         make(server, shop.name, giver, f"GRANT UPDATE ON shop.items TO {quoted}")
         server.execute(f"CREATE POLICY seen ON shop.items TO {quoted} USING (true)", dbname=shop.name)
         own = server.fresh_database("own", owner=app.role)
+        # who gives a database away needs CREATEDB; what is told helps, and nothing else was touched
+        refused = await Ending(target).drop(app)
+        assert refused is not None and refused.reason == "DropBlocked" and refused.object == own, refused
+        assert exists(server, app.role) == (True,)
+        server.execute(refused.message.partition("as an administrator run ")[2])
+        rows = server.execute("SELECT datdba::regrole::text FROM pg_database WHERE datname = %s", [own])
+        assert rows == [(heir,)]
         # who is to own a function needs the right to make one there
         refused = await Ending(target).drop(app)
         assert refused is not None and refused.reason == "DropBlocked", refused
@@ -116,7 +123,6 @@ async def test_what_it_owns_goes_to_the_heir_in_every_database(server: PostgresS
         )
         assert rows == [(heir, 2)], "the table and its rows are there"
         assert server.execute("SELECT proowner::regrole::text FROM pg_proc WHERE proname = 'made'", dbname=place.name)
-    assert server.execute("SELECT datdba::regrole::text FROM pg_database WHERE datname = %s", [own]) == [(heir,)]
     assert server.execute("SELECT rolname FROM pg_roles WHERE rolname = %s", [heir]) == [(heir,)]
 
 
@@ -246,9 +252,29 @@ async def test_a_name_that_is_sql_drops_nothing_else(server: PostgresServer) -> 
         app = user(server, name="hostile", roleName=server.fresh_name("x") + name[:20])
         async with reached(server) as target:
             assert (await tend(target, app)).clean()
-            server.execute(f"CREATE POLICY p ON {_table(server)} TO {_quoted(app.role)}")
+            table = _table(server)
+            server.execute(f"CREATE POLICY p ON {table} TO {_quoted(app.role)}")
+            # on a table of somebody else's it is not ours to change
+            refused = await Ending(target).drop(app)
+            assert refused is not None and refused.reason == "DropBlocked", refused
+            assert refused.message.startswith(f"policy p on table {table} in database postgres names role {app.role},")
+            assert exists(server, app.role) == (True,)
+            server.execute(refused.message.rpartition(", or ")[2])
             assert await Ending(target).drop(app) is None
         assert exists(server, app.role) is None
+
+
+async def test_who_may_create_databases_gives_them_away(server: PostgresServer) -> None:
+    initialize(server)
+    server.execute("ALTER ROLE pgtend_users CREATEDB")
+    heir = server.fresh_role("heir").user
+    server.execute(f"GRANT {heir} TO pgtend_users")
+    app = user(server, drop={"reassignOwnedTo": heir})
+    async with reached(server) as target:
+        assert (await tend(target, app)).clean()
+        own = server.fresh_database("own", owner=app.role)
+        assert await Ending(target).drop(app) is None
+    assert server.execute("SELECT datdba::regrole::text FROM pg_database WHERE datname = %s", [own]) == [(heir,)]
 
 
 def _table(server: PostgresServer) -> str:

@@ -15,7 +15,6 @@ from pgtend.api.reasons import UserReason as R
 from pgtend.core.actions import Action
 from pgtend.core.failpoints import failpoint
 from pgtend.core.findings import ObjectKey
-from pgtend.postgres.quoting import identifier
 from pgtend.server.server import Server
 from pgtend.users.actions import (
     AlterRole,
@@ -32,13 +31,12 @@ from pgtend.users.judge import number
 from pgtend.users.look import Looker
 from pgtend.users.observe.depends import Dependents
 from pgtend.users.observe.read import Ask
+from pgtend.users.obstacles import ONE_OF, listed, obstacle
 from pgtend.users.pace import Pace
 from pgtend.users.plan import Credential, Plan, plan
-from pgtend.users.plan_role import OPTIONS_SINCE
-from pgtend.users.state import Observed, Problem, RoleState
+from pgtend.users.state import OPTIONS_SINCE, Observed, Problem, RoleState
 from pgtend.users.wanted import Wanted
 
-SHOWN = 10
 ENDING_SECONDS = 5.0
 """How long sessions that were told to end may take: each answers when it next looks, on a busy machine not at once."""
 PAUSE = 0.1
@@ -65,7 +63,7 @@ class Dropper:
         if problem is not None:
             return problem
         found = await looker.dependents(role.name, how.heir)
-        problem = await self._blocked(looker, role.name, found, how, observed)
+        problem = await obstacle(looker, role.name, found, how.heir, observed)
         problem = problem or self._pace.take(server.key, server.spec.max_destructive_per_pass)
         if problem is not None:
             return problem
@@ -88,40 +86,7 @@ class Dropper:
             return problem
         looker = self._looker(server)
         found = await looker.dependents(role.name, how.heir)
-        return await self._blocked(looker, role.name, found, how, observed)
-
-    async def _blocked(
-        self, looker: Looker, role: str, found: Dependents, how: How, observed: Observed
-    ) -> Problem | None:
-        """Why it cannot be done at all, before anything is."""
-        if found.owned and how.heir is None:
-            named = await looker.named(role, found, owned=True)
-            text = (
-                f"role {role} owns {number(found.owned, 'object')} ({_listed(named, found.owned)}): set"
-                " drop.reassignOwnedTo, reassign or drop them, or set deletionPolicy: Retain"
-            )
-            return Problem(reason=R.DROP_BLOCKED, object=role, message=text)
-        if found.owned and found.heir is None:
-            text = f"role {how.heir}, who is to get what {role} owns, does not exist: create it, or name another"
-            return Problem(reason=R.DROP_BLOCKED, object=how.heir, message=text)
-        if found.owned and found.heir is not None and found.heir.powerful:
-            text = f"role {how.heir} has the powers of a superuser, to whom nothing is given: name another"
-            return Problem(reason=R.DROP_BLOCKED, object=how.heir, message=text)
-        who = identifier(observed.grantor)
-        if found.owned and found.heir is not None and not found.heir.ours:
-            text = f"{observed.grantor} may not give anything to role {how.heir}: as an administrator run"
-            text = f"{text} GRANT {identifier(str(how.heir))} TO {who}"
-            return Problem(reason=R.DROP_BLOCKED, object=how.heir, message=text)
-        closed = [place for place in found.places if not place.connectable]
-        if closed:
-            first = closed[0]
-            text = (
-                f"{first.owned + first.others} objects in database {first.database} depend on role {role}, and"
-                f" {observed.grantor} may not connect there: as an administrator run"
-                f" GRANT CONNECT ON DATABASE {identifier(str(first.database))} TO {who}"
-            )
-            return Problem(reason=R.DROP_BLOCKED, object=first.database, message=text)
-        return None
+        return await obstacle(looker, role.name, found, how.heir, observed)
 
     async def _without_sessions(
         self, server: Server, key: ObjectKey, role: RoleState, found: Dependents, how: How, observed: Observed
@@ -204,8 +169,8 @@ class Dropper:
         if not named:
             return problem
         count = sum(place.owned + place.others for place in found.places)
-        text = f"role {role} cannot be dropped, since {count} objects depend on it ({_listed(named, count)}): "
-        text += others[0].message if others else "reassign or drop them, or set deletionPolicy: Retain"
+        text = f"role {role} cannot be dropped, since {count} objects depend on it ({listed(named, count)}): "
+        text += others[0].message if others else ONE_OF
         return Problem(reason=R.DROP_BLOCKED, object=role, message=text)
 
     async def _carry_out(self, server: Server, key: ObjectKey, actions: Sequence[Action]) -> Problem | None:
@@ -234,7 +199,3 @@ def _sessions(role: RoleState, how: How) -> Problem | None:
 def _waiting(role: str, sessions: int) -> Problem:
     text = f"role {role} has no login any more, and still {number(sessions, 'session')}: waits for them to end"
     return Problem(reason=R.SESSIONS_REMAIN, object=role, message=text, sessions=sessions)
-
-
-def _listed(named: Sequence[str], count: int) -> str:
-    return ", ".join(named[:SHOWN]) + (", …" if count > len(named[:SHOWN]) else "")

@@ -21,7 +21,13 @@ from pgtend.postgres.purposes import Purpose
 from pgtend.postgres.quoting import identifier
 from pgtend.postgres.session import Session
 from pgtend.server.server import Server
-from pgtend.users.observe.depends import Dependents, read_dependents, read_named
+from pgtend.users.observe.depends import (
+    Dependents,
+    ForeignPolicy,
+    read_dependents,
+    read_foreign_policy,
+    read_named,
+)
 from pgtend.users.observe.read import Ask, Inside, Shared, read_database, read_shared
 from pgtend.users.state import SERVER, DatabaseView, Observed, Problem
 from pgtend.users.wishes import Wish, expand, member_of
@@ -78,6 +84,10 @@ class Looker:
             except PgtendError:
                 names.append(f"{place.owned if owned else place.owned + place.others} objects{where}")
         return names
+
+    async def foreign_policy(self, role: str, database: str) -> ForeignPolicy | None:
+        """A policy there that names the role and is not ours to change. Raises PgtendError."""
+        return await self._reading(self._primary(), database, lambda session: read_foreign_policy(session, role=role))
 
     def _primary(self) -> Member:
         standing = self._server.standing

@@ -23,13 +23,11 @@ from pgtend.users.actions import (
     RevokeMembership,
     RoleOptions,
 )
-from pgtend.users.state import Membership, Observed, Problem, RoleState
+from pgtend.users.state import OPTIONS_SINCE, Membership, Observed, Problem, RoleState
 from pgtend.users.wanted import Wanted, moment
 
 ACTS_AS = "role"
 """The setting by which a session becomes another role; whoever is a member may have it."""
-OPTIONS_SINCE = 16
-"""The major from which on a membership has options beside ADMIN."""
 Step = tuple[Action | None, str]
 """An action (None where there is none that we may do) and the difference that it ends."""
 

@@ -19,6 +19,8 @@ BITS: dict[Privilege, int] = {word: 1 << place for place, word in enumerate(WORD
 """How a query packs privileges into a number."""
 SERVER = ""
 """In place of a database: what belongs to the server. No database has an empty name."""
+OPTIONS_SINCE = 16
+"""The major from which on a membership has options beside ADMIN."""
 NEVER = -1
 """valid_until of a role whose password is never accepted (-infinity)."""
 
