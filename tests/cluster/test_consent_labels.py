@@ -10,7 +10,9 @@ import psycopg
 import pytest
 from tests.cluster.conftest import StartOperator, Tenant
 from tests.cluster.harness import Cluster, OperatorProcess, wait
+from tests.cluster.tasks_ground import ask
 from tests.cluster.users_ground import KIND, open_target, ready, secret, user
+from tests.cluster.windows_ground import window
 from tests.fixtures.plugin import Postgres
 from tests.postgres.users_ground import Shop
 
@@ -42,6 +44,44 @@ def test_a_namespace_is_admitted_by_its_labels(
         assert server.execute("SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", [f"{labelled}_app"]) == [(True,)]
         cluster.wait_condition(KIND, bare, "app", "Accepted", "False", "NotPermitted")
         assert not server.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [f"{bare}_app"])
+
+
+@pytest.mark.covers(
+    "DatabaseUser.reason.SelectorNeedsClusterMode",
+    "MaintenanceWindow.reason.SelectorNeedsClusterMode",
+    "PostgresOperation.reason.SelectorNeedsClusterMode",
+)
+def test_who_may_not_read_labels_says_so(
+    cluster: Cluster, tenant: Tenant, operator: StartOperator, postgres: Postgres
+) -> None:
+    """With the rights of namespaced mode no selector fits, and nobody is left to wonder why."""
+    server = postgres(18)
+    shop = Shop.open(server)
+    space, team = tenant.namespace(), tenant.namespace("team")
+    cluster.kubectl("label", "namespace", team, "team=shop")
+    operator([space, team])
+    entry = {
+        "name": "teams",
+        "namespaces": {"selector": {"matchLabels": {"team": "shop"}}},
+        "kinds": ["DatabaseUser", "MaintenanceWindow", "PostgresOperation"],
+        "operations": ["VacuumAnalyze"],
+        "tasks": ["VacuumAnalyze"],
+        "users": {"databases": [shop.name], "maxPrivileges": ["Connect"]},
+    }
+    open_target(cluster, space, server, access=[entry])
+    there = {"name": "orders", "namespace": space}
+    objects = [
+        user(team, "app", target=space, roleName=f"{team}_app", grants=shop.trio()[:1]),
+        window(team, targetRefs=[there]),
+        ask(team, "tidy", "VacuumAnalyze", targetRef=there),
+    ]
+    for body in objects:
+        cluster.apply(body)
+    for body in objects:
+        kind, name = str(body["kind"]).lower(), body["metadata"]["name"]
+        found = cluster.wait_condition(kind, team, name, "Accepted", "False", "SelectorNeedsClusterMode")
+        assert f"list {team} in its namespaces.names" in found["message"]
+    assert not server.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [f"{team}_app"])
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgtend.api.postgrestarget import AccessEntry
-from pgtend.server.consent import GUARDED, Consent, Requester, _lists, consent_for, matches, role_admitted
+from pgtend.server.consent import GUARDED, Consent, Requester, Unseen, _lists, consent_for, matches, role_admitted
 
 OWN = "databases"
 
@@ -86,7 +86,15 @@ def test_entries_add_up() -> None:
 def test_a_selector_admits_by_labels_and_unreadable_labels_admit_nothing(
     labels: dict[str, str] | None, admitted: bool
 ) -> None:
-    assert isinstance(ask(TEAM, namespace="x", labels=labels), Consent) is admitted
+    found = ask(TEAM, namespace="x", labels=labels)
+    assert isinstance(found, Consent) is admitted
+    assert isinstance(found, Unseen) is (labels is None)
+
+
+def test_unreadable_labels_matter_only_where_they_could_admit() -> None:
+    others = entry("others", selector={"matchLabels": {"team": "a"}}, kinds=["MaintenanceWindow"])
+    assert not isinstance(ask(SHOP, others, namespace="x"), Unseen)
+    assert isinstance(ask(SHOP, TEAM, namespace="shop"), Consent)
 
 
 @pytest.mark.parametrize("word", sorted(GUARDED))

@@ -137,6 +137,9 @@ def test_what_fits_and_where_it_goes_on() -> None:
     assert resume_point([], 100.0) is None
 
 
+SHOP = {"team": "shop"}
+
+
 def target(*access: dict[str, Any]) -> TargetSpec:
     return TargetSpec.model_validate(
         {
@@ -147,8 +150,10 @@ def target(*access: dict[str, Any]) -> TargetSpec:
     )
 
 
-def asked(wanted: TargetSpec, word: str, namespace: str = "databases") -> tuple[str, str] | None:
-    requester = Requester(namespace=namespace, labels={"team": "shop"})
+def asked(
+    wanted: TargetSpec, word: str, namespace: str = "databases", labels: dict[str, str] | None = SHOP
+) -> Trouble | None:
+    requester = Requester(namespace=namespace, labels=labels)
     return refusal(words=[word], target=TARGET, target_spec=wanted, requester=requester)
 
 
@@ -160,7 +165,7 @@ def entry(*tasks: str, names: tuple[str, ...] = ("ops",), **fields: Any) -> dict
 def test_consent_is_word_by_word() -> None:
     assert asked(target(), "VacuumAnalyze") is None
     no = asked(target(), "VacuumFull")
-    assert no is not None and "always listed" in no[0] and no[1] == "VacuumFull"
+    assert no is not None and "always listed" in no.message and no.object == "VacuumFull"
     assert asked(target(), "VacuumAnalyze", "ops") is not None
     assert asked(target(entry("VacuumAnalyze")), "VacuumAnalyze", "ops") is None
     assert asked(target(entry("*")), "VacuumAnalyze", "ops") is None
@@ -170,6 +175,13 @@ def test_consent_is_word_by_word() -> None:
     assert asked(narrowed, "VacuumAnalyze") is not None, "an entry that names the own namespace narrows it"
     selecting = entry("VacuumAnalyze", namespaces={"selector": {"matchLabels": {"team": "shop"}}})
     assert asked(target(selecting), "VacuumAnalyze", "ops") is None
+    unseen = asked(target(selecting), "VacuumAnalyze", "ops", labels=None)
+    assert (
+        unseen is not None and unseen.reason is W.SELECTOR_NEEDS_CLUSTER_MODE and "namespaces.names" in unseen.message
+    )
+    assert asked(target(selecting), "VacuumAnalyze", labels=None) is None, "the own namespace needs no entry"
+    unseen = asked(target({**selecting, "tasks": ["VacuumFull"]}), "VacuumFull", labels=None)
+    assert unseen is not None and unseen.reason is W.SELECTOR_NEEDS_CLUSTER_MODE, "but for guarded words"
 
 
 def view(**fields: Any) -> WindowView:

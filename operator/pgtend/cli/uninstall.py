@@ -95,13 +95,16 @@ def remaining(users: Sequence[Record], targets: Sequence[Record], *, now: str) -
     return found
 
 
+NOT_OURS = frozenset({UserReason.NOT_PERMITTED, UserReason.SELECTOR_NEEDS_CLUSTER_MODE})
+
+
 def _never(user: Record, spec: UserSpec, target: Record | None) -> str | None:
     """Why the role is not pgtend's to act on, if so."""
     theirs = target.spec if target is not None else None
     if spec.mode == "Observe" or (isinstance(theirs, TargetSpec) and theirs.mode == "Observe"):
         return f"{UserReason.OBSERVING}: mode is Observe"
     for condition in user.status.get("conditions") or ():
-        if condition["type"] == "Accepted" and condition["reason"] == UserReason.NOT_PERMITTED:
+        if condition["type"] == "Accepted" and condition["reason"] in NOT_OURS:
             return f"{condition['reason']}: {condition.get('message', '')}"
     return None
 

@@ -61,8 +61,8 @@ class Targets:
             requester = Requester(namespace=key.namespace, labels=labels)
             no = refusal(words=words, target=target, target_spec=target_spec, requester=requester)
             if no is not None:
-                refused[target] = no[0]
-                troubles.append(Trouble(reason=W.NOT_PERMITTED, message=no[0], object=no[1]))
+                refused[target] = no.message
+                troubles.append(no)
                 continue
             admitted[target] = target_spec
         if not wanted:

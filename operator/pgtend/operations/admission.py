@@ -14,7 +14,7 @@ from pgtend.api.postgrestarget import AccessEntry, TargetSpec
 from pgtend.api.reasons import OperationReason as R
 from pgtend.core.clock import parse_rfc3339, rfc3339
 from pgtend.core.findings import ObjectKey
-from pgtend.server.consent import GUARDED, Consent, Requester, consent_for
+from pgtend.server.consent import GUARDED, Consent, Requester, Unseen, consent_for
 
 AHEAD = timedelta(days=7)
 KIND = "PostgresOperation"
@@ -53,6 +53,9 @@ def admit(*, spec: OperationSpec, target: ObjectKey, target_spec: TargetSpec, re
     if any(_lists(entry, word) for entry in entries):
         return None
     consent = asked(target.namespace)
+    if isinstance(listed, Unseen) and (word in GUARDED or isinstance(consent, str)):
+        text = f"target {target}: {listed}"
+        return No(reason=R.SELECTOR_NEEDS_CLUSTER_MODE, message=text, object=requester.namespace)
     if isinstance(consent, str):
         return No(reason=R.NOT_PERMITTED, message=f"target {target}: {consent}", object=requester.namespace)
     if consent.own and word not in GUARDED:

@@ -26,6 +26,12 @@ class Requester:
     labels: Mapping[str, str] | None
 
 
+class Unseen(str):
+    """A refusal that might be none: an entry selects namespaces by labels, which this installation may not read."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Consent:
     """The entries that admit the requester; `own` where the target's own namespace needs none."""
@@ -41,13 +47,19 @@ class Consent:
 def consent_for(
     *, access: Sequence[AccessEntry], target_namespace: str, requester: Requester, kind: str
 ) -> Consent | str:
-    """The consent for objects of this kind, or the text that says why there is none."""
+    """The consent for objects of this kind, or the text that says why there is none (`Unseen` where a selector might
+    have given it)."""
     mine = tuple(entry for entry in access if _covers(entry.namespaces, requester))
     own = requester.namespace == target_namespace
     named = any(requester.namespace in (entry.namespaces.names or ()) for entry in access)
     if own and not named:
         return Consent(entries=(), own=True)
     if not mine:
+        if hidden := _hidden(access, requester, kind):
+            return Unseen(
+                f"access {hidden} selects namespaces by labels, which this installation may not read, as in namespaced"
+                f" mode: list {requester.namespace} in its namespaces.names, or install pgtend in cluster mode"
+            )
         return f"no access entry admits namespace {requester.namespace}: ask the target's owner to add one"
     admitting = tuple(entry for entry in mine if _lists(entry.kinds, kind))
     if not admitting:
@@ -78,6 +90,14 @@ def _covers(namespaces: NamespaceSelector, requester: Requester) -> bool:
     if namespaces.selector is None or requester.labels is None:
         return False
     return all(requester.labels.get(key) == value for key, value in namespaces.selector.match_labels.items())
+
+
+def _hidden(access: Sequence[AccessEntry], requester: Requester, kind: str) -> str:
+    """The names of the entries that would admit the kind if only its namespace's labels could be seen."""
+    if requester.labels is not None:
+        return ""
+    selecting = (e for e in access if e.namespaces.selector is not None and _lists(e.kinds, kind))
+    return ", ".join(entry.name for entry in selecting)
 
 
 def _lists(words: Sequence[str], word: str) -> bool:

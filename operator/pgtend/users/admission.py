@@ -16,7 +16,7 @@ from pgtend.api.postgrestarget import AccessEntry, TargetSpec, UserLimits
 from pgtend.api.privileges import words_of
 from pgtend.api.reasons import UserReason as R
 from pgtend.core.findings import ObjectKey
-from pgtend.server.consent import GUARDED, Requester, consent_for, matches
+from pgtend.server.consent import GUARDED, Requester, Unseen, consent_for, matches
 from pgtend.users.state import AS_SUPERUSER, OF_PROVIDERS, SERVER
 from pgtend.users.wanted import derived, role_name
 from pgtend.users.wishes import expand, member_of
@@ -81,7 +81,11 @@ def admit(
     )
     if isinstance(consent, str):
         what, _, next_step = consent.partition(": ")
-        return _refused(f"target {target}: {what}", next_step, key.namespace, withdrawn=True)
+        what = f"target {target}: {what}"
+        if isinstance(consent, Unseen):
+            reason = R.SELECTOR_NEEDS_CLUSTER_MODE
+            return Refusal(reason=reason, about=key.namespace, what=what, next_step=next_step)
+        return _refused(what, next_step, key.namespace, withdrawn=True)
     if consent.own:
         own = f"target {target}, whose namespace is this object's own"
         return _guarded(spec, target) or Admitted(by=own, adoption="Always")

@@ -45,6 +45,12 @@ class WindowReason(Reason):
         "A target's `access` does not admit the window or one of its tasks. Nothing is done there.",
         "Ask the target's owner to add what the message names, or remove the task.",
     )
+    SELECTOR_NEEDS_CLUSTER_MODE = (
+        "SelectorNeedsClusterMode",
+        "Only an `access` entry with a selector could admit the namespace, and this installation may not read the"
+        " labels of namespaces, as in namespaced mode. Nothing is done there.",
+        "Ask the target's owner to list the namespace in `namespaces.names`, or install pgtend in cluster mode.",
+    )
     NOT_ACCEPTED = "NotAccepted", "Not judged while the window is not accepted.", "See the condition Accepted."
     TARGET_NOT_READY = (
         "TargetNotReady",

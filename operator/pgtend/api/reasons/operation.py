@@ -61,6 +61,13 @@ class OperationReason(Reason):
         "The target's `access` does not admit this operation. TerminateQueries, VacuumFull, Restore are listed.",
         "Ask the target's owner to add what the message names, then make another operation.",
     )
+    SELECTOR_NEEDS_CLUSTER_MODE = (
+        "SelectorNeedsClusterMode",
+        "Only an `access` entry with a selector could admit the namespace, and this installation may not read the"
+        " labels of namespaces, as in namespaced mode.",
+        "Ask the target's owner to list the namespace in `namespaces.names`, or install pgtend in cluster mode; then"
+        " make another operation.",
+    )
     NOT_AFTER_TOO_FAR = (
         "NotAfterTooFar",
         "`spec.notAfter` lies more than 7 days ahead: what nobody remembers must not happen.",

@@ -39,6 +39,12 @@ class UserReason(Reason):
         " says `onWithdrawal: Disable`.",
         "Ask the target's owner to add what the message names, or ask for less.",
     )
+    SELECTOR_NEEDS_CLUSTER_MODE = (
+        "SelectorNeedsClusterMode",
+        "Only an `access` entry with a selector could admit the namespace, and this installation may not read the"
+        " labels of namespaces, as in namespaced mode. Nothing is taken away meanwhile.",
+        "Ask the target's owner to list the namespace in `namespaces.names`, or install pgtend in cluster mode.",
+    )
     LOGIN_DISABLED = (
         "LoginDisabled",
         "The target does not admit the object any more, its `withdrawalGrace` is over, and it says"
