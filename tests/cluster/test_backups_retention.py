@@ -11,6 +11,7 @@ from tests.cluster.backup_ground import Ground, key_of
 from tests.cluster.conftest import StartOperator
 from tests.cluster.harness import wait
 from tests.cluster.test_backups import BACKUP, DESTINATION, POLICY, ground
+from tests.cluster.test_restore import job_of, owner_for, restore, target
 
 __all__ = ["ground"]
 DAY = 86_400
@@ -87,15 +88,19 @@ def test_exactly_what_has_expired_goes(ground: Ground, operator: StartOperator) 
     assert "fewer than 1000 are verified" in found["message"]
     assert start <= everything(ground)
 
-    # what has expired goes, but for the one that is held; what is not ours stays even beside it
+    # what has expired goes, but for the one that is held and the one that a pod is about to read; what is not ours
+    # stays even beside it
     ground.policy(retention={"keepFor": "30d", "minVerified": 2})
     left = {folder[50], folder[20], folder[2], newest, others}
-    wait("four have gone", lambda: folders(ground) == left, seconds=90)
+    wait("three have gone", lambda: folders(ground) == left | {folder[41]}, seconds=90)
     assert set(foreign) <= everything(ground)
-    cluster.wait_condition(POLICY, space, "orders", "RetentionSafe", "True", "AsExpected", seconds=60)
-    for days in (60, 45, 41, 35):
+    found = cluster.wait_condition(POLICY, space, "orders", "RetentionSafe", "True", "AsExpected", seconds=60)
+    assert "1 by retainUntil, 1 while they are restored or read back" in found["message"]
+    for days in (60, 45, 35):
         cluster.wait_condition(BACKUP, space, name[days], "Available", "False", "Expired", seconds=60)
     cluster.wait_condition(BACKUP, space, "by-hand", "Available", "False", "Expired", seconds=60)
+    assert ground.run_pod(f"{name[41]}-verify")["outcome"] == "Succeeded"
+    wait("it goes when it was read", lambda: folders(ground) == left, seconds=120)
     for days in (50, 20, 2):
         cluster.wait_condition(BACKUP, space, name[days], "Available", "True", "AsExpected")
 
@@ -129,6 +134,74 @@ def test_exactly_what_has_expired_goes(ground: Ground, operator: StartOperator) 
     wait("records of what retention took are gone", lambda: cluster.get(BACKUP, space, name[60]) is None, seconds=60)
     assert cluster.get(BACKUP, space, "by-hand") is not None
     assert set(foreign) <= everything(ground)
+
+
+@pytest.mark.long
+@pytest.mark.covers(
+    "PostgresBackupPolicy.spec.retention.keep.*",
+    "PostgresBackupPolicy.spec.retention.execution",
+    "PostgresBackupPolicy.reason.DryRun",
+)
+@pytest.mark.timeout(600)
+def test_generations_stay_and_so_does_what_is_being_restored(ground: Ground, operator: StartOperator) -> None:
+    cluster, space = ground.cluster, ground.space
+    process = operator([space])
+    ground.destination()
+    owner = owner_for(ground)
+    target(ground, words=["Restore"])
+    ground.policy(retention=FOREVER)
+    cluster.wait_condition(POLICY, space, "orders", "Ready", "True", "InForce", seconds=90)
+    process.kill9()
+    # of five days, weeks, months and years, whatever day it is today
+    taken = {days: ground.take(days=days) for days in (1601, 1201, 801, 401, 1)}
+    folder = {days: str(told["manifest"]).rpartition("/")[0] for days, told in taken.items()}
+    name = {days: str(told["backupName"]) for days, told in taken.items()}
+    start = everything(ground)
+    process.start()
+    for days in taken:
+        cluster.wait_condition(BACKUP, space, name[days], "Verified", "True", "AsExpected", seconds=90)
+
+    def keep(execution: str = "Run", **periods: int) -> None:
+        retention = {"keepFor": "1s", "minVerified": 1, "keep": periods, "execution": execution}
+        ground.policy(retention=retention)
+
+    def left(*days: int) -> None:
+        wait(f"{days} are left", lambda: folders(ground) == {folder[d] for d in days}, seconds=90)
+
+    # a dry run says what would go
+    keep("DryRun", yearly=4)
+    found = cluster.wait_condition(POLICY, space, "orders", "RetentionSafe", "True", "DryRun", seconds=60)
+    assert "1 backups (" in found["message"] and f"would be deleted: {name[1601]};" in found["message"]
+    assert everything(ground) == start
+
+    keep(yearly=4)
+    left(1201, 801, 401, 1)
+    found = cluster.wait_condition(POLICY, space, "orders", "RetentionSafe", "True", "AsExpected", seconds=60)
+    assert "of those that have expired stay 4 by retention.keep" in found["message"]
+    wait("its record says so", lambda: "and stays" in available(ground, name[1201]), seconds=60)
+
+    # a restore that has begun is not bereft of its backup, and then it goes
+    copy = ground.server.fresh_name("copy")
+    restore(ground, "back", copy, into={"owner": owner}, backup=name[1201])
+    job = str(job_of(ground, "back")["metadata"]["name"])
+    keep(monthly=2)
+    left(1201, 401, 1)
+    found = cluster.wait_condition(POLICY, space, "orders", "RetentionSafe", "True", "AsExpected", seconds=60)
+    assert "1 while they are restored" in found["message"]
+    assert ground.run_pod(job)["outcome"] == "Succeeded"
+    cluster.wait_condition("postgresoperation", space, "back", "Complete", "True", "Succeeded", seconds=90)
+    left(401, 1)
+    assert ground.server.execute("SELECT count(*) FROM shop.orders", dbname=copy)
+
+    keep(weekly=2)
+    cluster.wait_condition(POLICY, space, "orders", "RetentionSafe", "True", "AsExpected", seconds=60)
+    assert folders(ground) == {folder[401], folder[1]}
+    keep(daily=1)
+    left(1)
+
+
+def available(ground: Ground, name: str) -> str:
+    return str((ground.cluster.condition(BACKUP, ground.space, name, "Available") or {}).get("message", ""))
 
 
 def stored(manifest: str) -> dict[str, object]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.backup_world import NOW, POLICY, PREFIX, World
 
+from pgtend.api.postgresbackuppolicy import Keep, Retention
+from pgtend.backups.generations import longest, standing
 from pgtend.backups.retention import (
+    KEEP_NONE,
     DeleteObject,
     Kept,
     Paused,
@@ -20,13 +25,22 @@ from pgtend.backups.retention import (
 DAY = timedelta(days=1)
 
 
-def plan(world: World, *, keep: int = 30, floor: int = 3, failed: bool = False, **more: object) -> RetentionPlan:
+def plan(
+    world: World,
+    *,
+    keep: int = 30,
+    floor: int = 3,
+    failed: bool = False,
+    generations: Keep = KEEP_NONE,
+    **more: object,
+) -> RetentionPlan:
     return plan_retention(
         catalog=world.catalog(),
         now=NOW,
         keep_for=keep * DAY,
         min_verified=floor,
         last_run_failed=failed,
+        keep=generations,
         **more,  # type: ignore[arg-type]
     )
 
@@ -44,15 +58,24 @@ def build(specs: list[tuple[int, bool, str]]) -> World:
     return world
 
 
-@given(backups, st.integers(1, 60), st.integers(1, 5), st.booleans())
-def test_what_is_needed_stays(specs: list[tuple[int, bool, str]], keep: int, floor: int, failed: bool) -> None:
+keeps = st.builds(Keep, **{name: st.integers(0, 4) for name in ("daily", "weekly", "monthly", "yearly")})
+
+
+@given(backups, st.integers(1, 60), st.integers(1, 5), st.booleans(), keeps, st.data())
+def test_what_is_needed_stays(
+    specs: list[tuple[int, bool, str]], keep: int, floor: int, failed: bool, generations: Keep, data: st.DataObject
+) -> None:
     world = build(specs)
     before = world.catalog()
+    keys = [b.run.location.manifest for b in before.backups]
+    in_use = set(data.draw(st.lists(st.sampled_from(keys), max_size=3))) if keys else set()
+    stays = in_use | standing(before.backups, keep=generations, zone=UTC)
     foreign = {k for k in world.sizes if "notes" in k} | {o.key for run in before.others for o in run.objects}
-    result = plan(world, keep=keep, floor=floor, failed=failed)
+    result = plan(world, keep=keep, floor=floor, failed=failed, generations=generations, in_use=in_use)
     for deletion in result.deletions:
         world.carry_out(deletion)
     after = world.catalog()
+    assert stays <= {b.run.location.manifest for b in after.backups}
     assert foreign <= set(world.sizes)
     assert not after.dying and not after.uncommitted and not after.unreadable
     verified_before = sum(b.verified for b in before.backups)
@@ -67,7 +90,7 @@ def test_what_is_needed_stays(specs: list[tuple[int, bool, str]], keep: int, flo
     assert all(b.manifest.finished_at + keep * DAY <= NOW for b in before.backups if b.run.location in gone)
     if failed or verified_before < floor:
         assert not gone
-    again = plan(world, keep=keep, floor=floor, failed=failed)
+    again = plan(world, keep=keep, floor=floor, failed=failed, generations=generations, in_use=in_use)
     assert len(again.deletions) == 0 or len(result.deletions) == 10
 
 
@@ -173,3 +196,66 @@ def test_a_tombstone_that_names_keys_elsewhere_reaches_only_its_own_folder() -> 
     (deletion,) = plan(world).deletions
     assert deletion.resumed
     assert all(key.startswith(dying.folder) for key, _ in deletion.orders)
+
+
+def test_what_is_restored_or_read_back_stays_and_goes_when_that_has_ended() -> None:
+    world = World()
+    read = world.backup(age_days=60, verified=True)
+    for age in (3, 2, 1):
+        world.backup(age_days=age, verified=True)
+    result = plan(world, in_use={read.manifest})
+    assert not result.deletions and result.kept == {read.manifest: Kept.IN_USE}
+    assert [d.manifest for d in plan(world).deletions] == [read.manifest]
+
+
+def test_a_restore_does_not_bring_back_what_is_half_deleted() -> None:
+    world = World()
+    dying = world.backup(age_days=60)
+    world.bury(dying)
+    (deletion,) = plan(world, in_use={dying.manifest}).deletions
+    assert deletion.resumed
+
+
+def test_the_newest_of_each_period_stays_beyond_keep_for() -> None:
+    world = World()  # it is Sunday, 22 November 2026
+    where = {age: world.backup(age_days=age, verified=True) for age in range(100, -1, -1)}
+    result = plan(world, keep=2, generations=Keep(daily=4, weekly=3, monthly=2), max_per_pass=1000)
+    left = set(where.values()) - {w for w in where.values() if w.manifest in {d.manifest for d in result.deletions}}
+    # four days, the Sundays of three weeks, the last days of November so far and of October
+    assert left == {where[age] for age in (0, 1, 2, 3, 7, 14, 22)}
+    assert result.kept == {where[age].manifest: Kept.GENERATION for age in (2, 3, 7, 14, 22)}
+
+
+def test_a_pause_in_the_backups_ages_no_generation_away() -> None:
+    world = World()
+    old = [world.backup(age_days=age, verified=True) for age in (400, 370, 340)]
+    world.backup(age_days=0.1, verified=True)
+    result = plan(world, keep=1, floor=1, generations=Keep(monthly=4))
+    assert not result.deletions and set(result.kept) == {w.manifest for w in old}
+
+
+def test_a_period_is_stood_for_by_what_was_read_back() -> None:
+    world = World()
+    good = world.backup(age_days=45.4, verified=True)
+    unread = world.backup(age_days=45.3)
+    world.backup(age_days=1, verified=True)
+    result = plan(world, floor=1, generations=Keep(daily=2))
+    assert [d.manifest for d in result.deletions] == [unread.manifest]
+    assert result.kept == {good.manifest: Kept.GENERATION}
+
+
+@pytest.mark.parametrize(("zone", "left"), [("Etc/UTC", 1), ("Asia/Tokyo", 2), ("America/Los_Angeles", 1)])
+def test_days_are_those_of_the_policy(zone: str, left: int) -> None:
+    world = World()
+    # 14:30 and 15:30 in UTC: midnight in Tokyo is between
+    for hour in (14, 15):
+        moment = datetime(2026, 11, 20, hour, 40, tzinfo=UTC)  # it began ten minutes earlier
+        world.backup(age_days=(NOW - moment) / DAY, verified=True)
+    found = standing(world.catalog().backups, keep=Keep(daily=5), zone=ZoneInfo(zone))
+    assert len(found) == left
+
+
+def test_how_old_a_backup_becomes() -> None:
+    assert longest(Retention()) == 30 * DAY
+    assert longest(Retention(keep=Keep(daily=7, weekly=4))) == 30 * DAY
+    assert longest(Retention(keep=Keep(weekly=8, monthly=12, yearly=2))) == 732 * DAY

@@ -128,6 +128,7 @@ POSTGRES_BACKUP = Kind(
             BackupReason.ACCEPTED,
             BackupReason.BELOW_FLOOR,
             BackupReason.DELETE_DENIED,
+            BackupReason.DRY_RUN,
             BackupReason.IN_FORCE,
             BackupReason.LAST_RUN_FAILED,
             BackupReason.NEVER_RUN,

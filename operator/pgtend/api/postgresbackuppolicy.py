@@ -35,10 +35,27 @@ class DumpSettings(ApiModel):
     """How long a dump waits for its first locks."""
 
 
+_Periods = Annotated[int, Field(ge=0, le=1000)]
+
+
+class Keep(ApiModel):
+    """So many days, weeks, months and years keep one backup each, counted back from the newest. Days are of
+    spec.timeZone, weeks begin on Monday."""
+
+    daily: _Periods = 0
+    weekly: _Periods = 0
+    monthly: _Periods = 0
+    yearly: _Periods = 0
+
+
 class Retention(ApiModel):
     keep_for: Duration = Duration("30d")
+    keep: Keep = Keep()
+    """What stays beyond keepFor."""
     min_verified: Annotated[int, Field(ge=1, le=1000)] = 3
     """Never fewer verified backups than that are left, however old they are."""
+    execution: Literal["Run", "DryRun"] = "Run"
+    """DryRun deletes nothing and tells in RetentionSafe what would go."""
 
 
 class PolicySpec(ApiModel):

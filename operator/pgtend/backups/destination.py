@@ -10,6 +10,7 @@ from typing import Any
 from pgtend.api.backupdestination import BACKUP_DESTINATION, S3, DestinationSpec, DestinationStatus
 from pgtend.api.postgresbackuppolicy import PolicySpec
 from pgtend.api.reasons import DestinationReason
+from pgtend.backups.generations import longest
 from pgtend.backups.judge_destination import Look, judge, reason_of, refused
 from pgtend.backups.stores import Stores
 from pgtend.core.errors import PgtendError
@@ -104,7 +105,7 @@ class DestinationController:
 
     def _longest(self, key: ObjectKey) -> tuple[str, timedelta] | None:
         found = [
-            (record.parsed(PolicySpec).retention.keep_for.timedelta, record.key.name)
+            (longest(record.parsed(PolicySpec).retention), record.key.name)
             for record in self._index.of_kind("PostgresBackupPolicy")
             if record.key.namespace == key.namespace
             and record.spec_error is None
@@ -112,8 +113,8 @@ class DestinationController:
         ]
         if not found:
             return None
-        longest, name = max(found)
-        return name, longest
+        span, name = max(found)
+        return name, span
 
 
 def _invalid(text: str) -> Sequence[Any]:

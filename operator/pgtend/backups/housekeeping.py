@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,15 +14,19 @@ from pgtend.api.base import API_VERSION, GROUP, VERSION
 from pgtend.api.postgresbackup import POSTGRES_BACKUP, BackupSpec
 from pgtend.api.postgresbackuppolicy import PolicySpec
 from pgtend.api.reasons import BackupReason as R
+from pgtend.api.types import format_bytes
 from pgtend.backups.catalog import Catalog, location_of
+from pgtend.backups.in_use import in_use, manifest_of
 from pgtend.backups.judge import Trouble
 from pgtend.backups.pods import POLICY
-from pgtend.backups.retention import Kept, Paused, RetentionPlan, plan_retention
+from pgtend.backups.retention import MAX_PER_PASS, Deletion, Kept, Paused, RetentionPlan, plan_retention
+from pgtend.backups.runs import Run
 from pgtend.backups.stores import Stores
 from pgtend.core.clock import Clock, parse_rfc3339, rfc3339
 from pgtend.core.errors import PgtendError
 from pgtend.core.failpoints import failpoint
 from pgtend.core.findings import ObjectKey
+from pgtend.gate.walltime import load_zone
 from pgtend.kube.client import AlreadyExists, KubeClient, Resource
 from pgtend.kube.index import Index, Record
 from pgtend.objectstore.errors import StoreReason
@@ -33,14 +37,20 @@ log = logging.getLogger(__name__)
 RECORDS = Resource(GROUP, VERSION, POSTGRES_BACKUP.plural)
 MOST_RECORDS = 100
 MANAGED = "app.kubernetes.io/managed-by"
+# of one pass; what is left is done by the next
+SECONDS = 25.0
+# in the message of a dry run
+MOST_NAMED = 10
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retained:
-    """What retention came to: why something stays that has expired, what is left, and whether to go on soon."""
+    """What retention came to: why something stays that has expired, by manifest key and in all, what is left, and
+    whether to go on soon."""
 
     kept: Trouble | None
+    stays: dict[str, Kept]
     left: Catalog
     unfinished: bool
 
@@ -111,43 +121,38 @@ class Housekeeper:
             await self._client.delete(RECORDS, record.key.namespace, record.key.name, uid=record.uid)
 
     async def retain(
-        self, key: ObjectKey, spec: PolicySpec, destination: DestinationSpec, catalog: Catalog, *, last_failed: bool
+        self,
+        key: ObjectKey,
+        spec: PolicySpec,
+        destination: DestinationSpec,
+        catalog: Catalog,
+        *,
+        last_failed: bool,
+        runs: Sequence[Run],
     ) -> Retained:
-        """Carry out what retention decided."""
+        """Carry out what retention decided. `runs` are the policy's Jobs."""
         now = self._clock.now()
+        dry = spec.retention.execution == "DryRun"
         plan = plan_retention(
             catalog=catalog,
             now=now,
             keep_for=spec.retention.keep_for.timedelta,
+            keep=spec.retention.keep,
+            zone=load_zone(spec.time_zone),
             min_verified=spec.retention.min_verified,
             last_run_failed=last_failed,
             held=self._held(key, now),
+            in_use=in_use(self._index, namespace=key.namespace, runs=runs),
+            max_per_pass=len(catalog.backups) if dry else MAX_PER_PASS,
         )
-        # longer than any run takes, or one that goes on is cut
-        stale = max(timedelta(hours=48), 2 * spec.timeout.timedelta)
-        owner = {"pgtend-installation": self._installation, "pgtend-policy": f"{key.namespace}/{key.name}"}
-        dead = [o.key for run in catalog.abandoned(now=now, older_than=stale) for o in run.objects]
-        prefix = destination.s3.prefix
+        trouble = _why_kept(plan, spec)
+        if dry:
+            return Retained(kept=trouble or _would_go(plan, catalog), stays=plan.kept, left=catalog, unfinished=False)
         gone: set[str] = set()
-
-        def delete(store: Store) -> None:
-            for deletion in plan.deletions:
-                if not self._may_write():
-                    return
-                carry_out(store, deletion.orders)
-                gone.add(deletion.manifest)
-            abort_stale_uploads(
-                store,
-                prefix=f"{prefix}/",
-                now=now,
-                ours=lambda name: location_of(prefix=prefix, key=name) is not None,
-                older_than=stale,
-            )
-            delete_abandoned(store, keys=dead, owner=owner)
-
-        trouble, unfinished = _why_kept(plan, spec), Kept.LATER in plan.kept.values()
+        unfinished = not {Kept.LATER, Kept.IN_USE}.isdisjoint(plan.kept.values())
         try:
-            await self._stores.ask(destination.s3, namespace=key.namespace, use="delete", act=delete, seconds=25)
+            unfinished = await self._delete(key, destination, plan.deletions, runs=runs, gone=gone) or unfinished
+            await self._sweep(key, spec, destination, catalog, now)
         except PgtendError as error:
             denied = error.reason is StoreReason.BUCKET_DENIED
             # where nothing had to go, only the sweep of others' leftovers was refused
@@ -158,7 +163,59 @@ class Housekeeper:
         if gone:
             log.info("retention", extra={"policy": str(key), "deleted": len(gone)})
         left = tuple(backup for backup in catalog.backups if backup.run.location.manifest not in gone)
-        return Retained(kept=trouble, left=Catalog(backups=left), unfinished=unfinished)
+        return Retained(kept=trouble, stays=plan.kept, left=Catalog(backups=left), unfinished=unfinished)
+
+    async def _delete(
+        self,
+        key: ObjectKey,
+        destination: DestinationSpec,
+        deletions: Sequence[Deletion],
+        *,
+        runs: Sequence[Run],
+        gone: set[str],
+    ) -> bool:
+        """One backup after the other; `gone` gets the manifests. Whether something is left to do. Raises
+        PgtendError."""
+        until = self._clock.monotonic() + SECONDS
+        for deletion in deletions:
+            if not self._may_write() or self._clock.monotonic() > until:
+                return True
+            # a Restore may have been asked for since the plan was made
+            if not deletion.resumed and deletion.manifest in in_use(self._index, namespace=key.namespace, runs=runs):
+                return True
+            await self._stores.ask(
+                destination.s3,
+                namespace=key.namespace,
+                use="delete",
+                act=lambda store, deletion=deletion: carry_out(store, deletion.orders),  # type: ignore[misc]
+                seconds=SECONDS,
+            )
+            gone.add(deletion.manifest)
+        return False
+
+    async def _sweep(
+        self, key: ObjectKey, spec: PolicySpec, destination: DestinationSpec, catalog: Catalog, now: datetime
+    ) -> None:
+        """Remove what crashed runs left. Raises PgtendError."""
+        if not self._may_write():
+            return
+        # longer than any run takes, or one that goes on is cut
+        stale = max(timedelta(hours=48), 2 * spec.timeout.timedelta)
+        owner = {"pgtend-installation": self._installation, "pgtend-policy": f"{key.namespace}/{key.name}"}
+        dead = [o.key for run in catalog.abandoned(now=now, older_than=stale) for o in run.objects]
+        prefix = destination.s3.prefix
+
+        def sweep(store: Store) -> None:
+            abort_stale_uploads(
+                store,
+                prefix=f"{prefix}/",
+                now=now,
+                ours=lambda name: location_of(prefix=prefix, key=name) is not None,
+                older_than=stale,
+            )
+            delete_abandoned(store, keys=dead, owner=owner)
+
+        await self._stores.ask(destination.s3, namespace=key.namespace, use="delete", act=sweep, seconds=SECONDS)
 
     def _held(self, key: ObjectKey, now: datetime) -> set[str]:
         held = set()
@@ -167,9 +224,9 @@ class Housekeeper:
                 continue
             spec = record.parsed(BackupSpec)
             if spec.retain_until is not None and parse_rfc3339(spec.retain_until) > now:
-                manifest = spec.stored.manifest if spec.stored is not None else record.status.get("manifest")
+                manifest = manifest_of(record)
                 if manifest is not None:
-                    held.add(str(manifest))
+                    held.add(manifest)
         return held
 
 
@@ -194,3 +251,19 @@ def _why_kept(plan: RetentionPlan, spec: PolicySpec) -> Trouble | None:
         text = f"{kept} backups have expired; nothing is deleted while the last run has failed"
         return Trouble(condition="RetentionSafe", reason=R.LAST_RUN_FAILED, message=text, status="Unknown")
     return None
+
+
+def _would_go(plan: RetentionPlan, catalog: Catalog) -> Trouble:
+    """Of a dry run that nothing stands in the way of."""
+    manifests = {deletion.manifest for deletion in plan.deletions if not deletion.resumed}
+    doomed = [backup.manifest for backup in catalog.backups if backup.run.location.manifest in manifests]
+    text = "retention.execution is DryRun: nothing would be deleted"
+    if doomed:
+        size = format_bytes(sum(manifest.stored_size for manifest in doomed))
+        names = ", ".join(manifest.backup_name for manifest in doomed[:MOST_NAMED])
+        more = f" and {len(doomed) - MOST_NAMED} more" if len(doomed) > MOST_NAMED else ""
+        text = (
+            f"retention.execution is DryRun: {len(doomed)} backups ({size}) would be deleted: {names}{more}; set it to"
+            " Run to have that done"
+        )
+    return Trouble(condition="RetentionSafe", reason=R.DRY_RUN, message=text, status="True")

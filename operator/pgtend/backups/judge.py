@@ -3,9 +3,11 @@ too."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 from pgtend.api.conditions import Status, Verdict
 from pgtend.api.postgresbackuppolicy import (
@@ -20,9 +22,20 @@ from pgtend.api.reasons import BackupReason as R
 from pgtend.api.types import Timestamp, format_bytes, format_duration
 from pgtend.backups.catalog import Backup, Catalog
 from pgtend.backups.plan import Timetable
+from pgtend.backups.retention import Kept
 from pgtend.core.clock import rfc3339
 
 VERIFY_WITHIN = timedelta(hours=2)
+NOTHING: Mapping[str, Kept] = MappingProxyType({})
+_STAYS = {
+    Kept.GENERATION: "by retention.keep",
+    Kept.HELD: "by retainUntil",
+    Kept.IN_USE: "while they are restored or read back",
+    Kept.FLOOR: "by retention.minVerified",
+    Kept.NEWEST_VERIFIED: "as the newest verified",
+    Kept.NEWEST: "as the newest",
+    Kept.LATER: "until the next pass",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +61,8 @@ class Fact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """What the bucket holds of a policy; `size` in bytes. `kept` says why what has expired is still there."""
+    """What the bucket holds of a policy; `size` in bytes. `kept` says why what has expired is still there, `stays` how
+    many of these stay for which reason."""
 
     newest: Fact | None = None
     newest_verified: Fact | None = None
@@ -56,6 +70,7 @@ class Summary:
     verified: int = 0
     size: int = 0
     kept: Trouble | None = None
+    stays: Mapping[Kept, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +113,8 @@ class Judged:
     verdicts: Sequence[Verdict]
 
 
-def summarize(catalog: Catalog, *, kept: Trouble | None = None) -> Summary:
+def summarize(catalog: Catalog, *, kept: Trouble | None = None, stays: Mapping[str, Kept] = NOTHING) -> Summary:
+    """`stays` by manifest key."""
     return Summary(
         newest=_fact(catalog.newest),
         newest_verified=_fact(catalog.newest_verified),
@@ -106,6 +122,7 @@ def summarize(catalog: Catalog, *, kept: Trouble | None = None) -> Summary:
         verified=sum(backup.verified for backup in catalog.backups),
         size=sum(backup.manifest.stored_size for backup in catalog.backups),
         kept=kept,
+        stays=Counter(stays.values()),
     )
 
 
@@ -237,6 +254,8 @@ def _safe(view: View, summary: Summary) -> Verdict:
         )
     least = view.spec.retention.min_verified
     text = f"{summary.verified} verified backups (never fewer than {least} are left), policy applied"
+    stays = ", ".join(f"{summary.stays[why]} {said}" for why, said in _STAYS.items() if summary.stays.get(why))
+    text += f"; of those that have expired stay {stays}" if stays else ""
     return Verdict(name, "True", R.AS_EXPECTED, text)
 
 

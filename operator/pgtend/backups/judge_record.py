@@ -18,7 +18,7 @@ from pgtend.api.reasons import BackupReason as R
 from pgtend.api.refs import LocalRef
 from pgtend.api.types import Timestamp, format_bytes
 from pgtend.backups.catalog import Backup
-from pgtend.core.clock import rfc3339
+from pgtend.core.clock import parse_rfc3339, rfc3339
 
 MOST_DATABASES = 50
 
@@ -75,7 +75,10 @@ def committed(status: BackupStatus, reading: Reading, *, gone: R | None, now: da
     """Of a backup that is, or was, in the bucket."""
     finished = str(status.finished_at)
     stored = status.size.stored if status.size is not None else "it"
-    until = f" until {status.expires_at}" if status.expires_at is not None else ""
+    until = ""
+    if status.expires_at is not None:
+        outlived = parse_rfc3339(status.expires_at) <= now
+        until = f"; it expired at {status.expires_at} and stays" if outlived else f" until {status.expires_at}"
     complete = Verdict("Complete", "True", R.COMMITTED, f"manifest written at {finished}")
     if gone is not None:
         said = "retention has deleted it" if gone is R.EXPIRED else "the bucket does not hold it any more"

@@ -3,7 +3,7 @@ changed there, write records, carry out retention. What is decided is decided in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,8 +17,10 @@ from pgtend.backups.attempts import Attempts
 from pgtend.backups.catalog import Catalog
 from pgtend.backups.cronjob import CronJobKeeper
 from pgtend.backups.housekeeping import Housekeeper, unavailable
+from pgtend.backups.in_use import in_use
 from pgtend.backups.judge import Summary, Tried, Trouble, View
 from pgtend.backups.prepare import Prepared, Preparer
+from pgtend.backups.retention import Kept
 from pgtend.backups.runs import Run
 from pgtend.backups.stores import Stores
 from pgtend.core.clock import Clock, parse_rfc3339
@@ -62,6 +64,9 @@ class _Memory:
     stale: bool = True
     attempts: Attempts = field(default_factory=Attempts)
     looked: bool = False
+    outlived: frozenset[str] = frozenset()
+    """Manifests of what had expired at the last pass and stays; `in_use` of these what somebody read then."""
+    in_use: frozenset[str] = frozenset()
 
 
 class PolicyController:
@@ -188,6 +193,9 @@ class PolicyController:
     def _due(self, memory: _Memory, record: Record, now: datetime) -> bool:
         if memory.stale or memory.due_at is None or memory.generation != record.generation:
             return True
+        waits = memory.in_use
+        if waits and waits - in_use(self._index, namespace=record.key.namespace, runs=memory.attempts.runs):
+            return True
         return now >= memory.due_at
 
     def _may_write(self) -> bool:
@@ -201,18 +209,24 @@ class PolicyController:
         assert destination is not None  # noqa: S101 - the caller asked
         catalog = await self._read(key, destination)
         kept: Trouble | None = None
+        stays: Mapping[str, Kept] = {}
         pause = PASS_EVERY
         if not prepared.observing and prepared.permitted and self._may_write():
             if not spec.suspend:
                 newest = catalog.newest.manifest.started_at if catalog.newest is not None else None
                 failed = dump is not None and dump.failed_after(newest) is not None
-                retained = await self._house.retain(key, spec, destination, catalog, last_failed=failed)
-                kept, catalog = retained.kept, retained.left
+                retained = await self._house.retain(
+                    key, spec, destination, catalog, last_failed=failed, runs=memory.attempts.runs
+                )
+                kept, stays, catalog = retained.kept, retained.stays, retained.left
                 pause = PASS_AGAIN if retained.unfinished else PASS_EVERY
             await self._house.write_records(key, spec, catalog)
             await self._house.drop_records(key, catalog)
-        memory.summary = judge.summarize(catalog, kept=kept)
-        self._tell_records(key, catalog, all_of_them=memory.generation not in (0, record.generation))
+        memory.summary = judge.summarize(catalog, kept=kept, stays=stays)
+        outlived = stays.keys() - memory.outlived
+        self._tell_records(key, catalog, outlived, all_of_them=memory.generation not in (0, record.generation))
+        memory.outlived = frozenset(stays)
+        memory.in_use = frozenset(manifest for manifest, why in stays.items() if why is Kept.IN_USE)
         memory.stale, memory.due_at, memory.generation = False, self._clock.now() + pause, record.generation
 
     async def _read(self, key: ObjectKey, destination: DestinationSpec) -> Catalog:
@@ -221,13 +235,13 @@ class PolicyController:
 
         return await self._stores.ask(destination.s3, namespace=key.namespace, use="read", act=look, seconds=30)
 
-    def _tell_records(self, key: ObjectKey, catalog: Catalog, *, all_of_them: bool) -> None:
+    def _tell_records(self, key: ObjectKey, catalog: Catalog, outlived: Collection[str], *, all_of_them: bool) -> None:
         listed = {backup.run.location.manifest for backup in catalog.backups}
         for record in self._house.records(key):
             manifest = record.status.get("manifest")
             if manifest and manifest not in listed and unavailable(record) not in (R.EXPIRED, R.MISSING):
                 self.recheck(record.key)
-            elif all_of_them:
+            elif all_of_them or manifest in outlived:
                 self._wake(record.key)
 
     def _measure(self, key: ObjectKey, judged: judge.Judged, summary: Summary | None) -> None:

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 
+from pgtend.api.postgresbackuppolicy import Keep
 from pgtend.backups.catalog import Backup, Catalog, Run
+from pgtend.backups.generations import standing
 from pgtend.backups.manifest import PolicyRecord, Tombstone
 
 MAX_PER_PASS = 10
+KEEP_NONE = Keep()
 
 
 class Kept(StrEnum):
     """Why an expired backup stays."""
 
     HELD = "Held"
+    IN_USE = "InUse"
+    GENERATION = "Generation"
     NEWEST_VERIFIED = "NewestVerified"
     NEWEST = "Newest"
     FLOOR = "Floor"
@@ -89,10 +94,14 @@ def plan_retention(
     keep_for: timedelta,
     min_verified: int,
     last_run_failed: bool,
+    keep: Keep = KEEP_NONE,
+    zone: tzinfo = UTC,
     held: Collection[str] = (),
+    in_use: Collection[str] = (),
     max_per_pass: int = MAX_PER_PASS,
 ) -> RetentionPlan:
-    """What to delete now. `held` are manifest keys that somebody wants kept (`retainUntil` of a record).
+    """What to delete now. `held` are manifest keys that somebody wants kept (`retainUntil` of a record), `in_use`
+    those of backups that are being restored or read back.
 
     Never the newest verified backup, never below `min_verified` verified ones, nothing after a failed run, only keys
     that a manifest of this policy names or that lie beside it in its own folder with a name of ours.
@@ -110,12 +119,17 @@ def plan_retention(
             deletions=resumed, kept={b.run.location.manifest: Kept.PAUSED for b in expired}, paused=paused
         )
     newest_verified = catalog.newest_verified
+    generations = standing(catalog.backups, keep=keep, zone=zone)
     deletions: list[Deletion] = []
     kept: dict[str, Kept] = {}
     for backup in expired:
         key = backup.run.location.manifest
         if key in held:
             kept[key] = Kept.HELD
+        elif key in generations:
+            kept[key] = Kept.GENERATION
+        elif key in in_use:
+            kept[key] = Kept.IN_USE
         elif backup is newest_verified or newest_verified is None:
             kept[key] = Kept.NEWEST_VERIFIED
         elif backup is catalog.newest:

@@ -119,6 +119,11 @@ class BackupReason(Reason):
         "Nothing is deleted while the last run has failed.",
         "See the condition BackupCurrent.",
     )
+    DRY_RUN = (
+        "DryRun",
+        "`retention.execution` is DryRun: the message says what would be deleted, and nothing is.",
+        "Set `retention.execution: Run` when that is as you want it.",
+    )
     DELETE_DENIED = (
         "DeleteDenied",
         "The store refuses to delete what has expired.",
