@@ -11,6 +11,7 @@ import click
 from pgtend import __version__
 from pgtend.cli.access import access
 from pgtend.cli.backup import backup
+from pgtend.cli.oncall import explain, status
 from pgtend.cli.preview import plan
 from pgtend.cli.target import target
 from pgtend.cli.user import user
@@ -27,6 +28,8 @@ main.add_command(access)
 main.add_command(user)
 main.add_command(plan)
 main.add_command(backup)
+main.add_command(status)
+main.add_command(explain)
 
 
 @main.command()

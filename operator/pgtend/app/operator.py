@@ -19,7 +19,7 @@ from pgtend.app.startup import check_installation, see_everything
 from pgtend.core.clock import Clock, Randomness, SystemClock
 from pgtend.engine import thrift
 from pgtend.engine.brake import Brake
-from pgtend.engine.lease import Elector
+from pgtend.engine.lease import LEASE, Elector
 from pgtend.engine.loop import Engine
 from pgtend.kube import sweep
 from pgtend.kube.client import KubeClient
@@ -32,7 +32,6 @@ from pgtend.telemetry import health
 from pgtend.telemetry.metrics import METRICS
 
 log = logging.getLogger(__name__)
-LEASE = "pgtend-leader"
 # seconds between two looks at whether the emergency sessions are open
 KEEP_EVERY = 5.0
 

@@ -13,6 +13,8 @@ from pgtend.core.clock import Clock
 from pgtend.kube.client import LEASES, ApiError, Conflict, KubeClient, NotFound
 
 log = logging.getLogger(__name__)
+LEASE = "pgtend-leader"
+"""Its name, in the operator's namespace."""
 DURATION = 15
 RENEW_WITHIN = 10.0
 RETRY = 2.0
