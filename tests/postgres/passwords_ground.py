@@ -19,7 +19,8 @@ from pgtend.kube.index import Index, record_of
 from pgtend.kube.secrets import SecretReader
 from pgtend.server.server import Server
 from pgtend.users.admission import Admitted
-from pgtend.users.case import Case
+from pgtend.users.case import Case, ask_of
+from pgtend.users.controller import INTERVAL
 from pgtend.users.keeper import Keeper
 from pgtend.users.pace import Pace
 from pgtend.users.tend import Tender
@@ -122,6 +123,15 @@ class Ground:
         """One pass over a user with the status that `before` ended in."""
         case = self.case(name, status=status(before) if before is not None else None, **spec)
         await self.tender.tend(target, [case])
+        assert case.error is None
+        return case
+
+    async def turn(self, target: Server, before: Case) -> Case:
+        """The next turn of the wheel, as the controller makes it, for a user that nobody has touched."""
+        self.clock.advance(INTERVAL)
+        case = self.again(before)
+        case.steady = True
+        await self.tender.tend(target, [case], everybody=lambda: ask_of([case]))
         assert case.error is None
         return case
 

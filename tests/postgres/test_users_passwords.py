@@ -34,10 +34,10 @@ async def test_a_login_without_a_password_and_back(server: PostgresServer) -> No
         first = ground.secret(name)
         ground.clock.advance(60)
         case = await ground.tend(target, name, before=case, password=NONE)
-        assert conditions(case)["CredentialsReady"] == ("True", "AsExpected")
-        assert "is without a password, and so is the role since 2026-11-22T02:02:00Z" in message(
-            case, "CredentialsReady"
-        )
+        assert conditions(case)["CredentialsReady"] == ("Unknown", "MissingPrivilege"), "nobody can see it"
+        told = message(case, "CredentialsReady")
+        assert f"role {name} is without a password since 2026-11-22T02:02:00Z; whether somebody gave it one" in told
+        assert told.endswith("in the maintenance database, GRANT SELECT ON pg_authid TO pgtend_users;")
         assert server.execute(stored, [name]) == [(True,)]
         assert not {"password", "pgpass"} & set(ground.secret(name)), "what holds no more is taken out"
         assert first["password"] not in "".join(ground.secret(name).values())
@@ -54,6 +54,8 @@ async def test_a_login_without_a_password_and_back(server: PostgresServer) -> No
         finally:
             admin.execute("REVOKE SELECT ON pg_authid FROM pgtend_users")
     assert case.corrected == ("the role may have a password, and is to have none",)
+    assert conditions(case)["CredentialsReady"] == ("True", "AsExpected")
+    assert "is without a password, and so is the role since " in message(case, "CredentialsReady")
     assert server.execute(stored, [name]) == [(True,)]
 
 

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 from tests.fixtures.counters import SqlCounter
 from tests.fixtures.plugin import Poolers, Postgres
 from tests.fixtures.postgres import PostgresServer
-from tests.postgres.passwords_ground import Ground, conditions, message
+from tests.postgres.passwords_ground import Ground, conditions, message, status
 from tests.postgres.users_ground import reached
 
 from pgtend.users.case import Case
 from pgtend.users.plan import DIFFERS
 from pgtend.users.probe import IN_A_PASS
+
+AGAIN = 2
+"""A login with the salt that was known, and one with the salt that the server has now: the password may be the same."""
+
+
+def alter(server: PostgresServer, statement: str) -> None:
+    """By hand, and told at once, where a server tells that a role was altered."""
+    with server.superuser_connect() as admin:
+        admin.execute(statement)
+        if server.major >= 15:
+            admin.execute("SELECT pg_stat_force_next_flush()")
+
+
+def failures(seen: SqlCounter) -> list[str]:
+    return [line.text for line in seen.lines() if "password authentication failed" in line.text]
 
 
 async def test_a_password_that_was_changed_is_seen_and_set_again(server: PostgresServer) -> None:
@@ -30,6 +48,169 @@ async def test_a_password_that_was_changed_is_seen_and_set_again(server: Postgre
         assert case.corrected == (DIFFERS,) and ground.logs_in(name)
         assert conditions(case)["CredentialsReady"] == ("True", "AsExpected")
         assert len(ground.api.published) == 1, "the password of the Secret is the one that holds"
+
+
+async def test_a_turn_of_the_wheel_finds_it_and_none_logs_in_for_nothing(server: PostgresServer) -> None:
+    """From 15 on a server tells that some role was altered: then each login is tried once. Before, in every turn."""
+    ground, name, other = Ground(server), Ground(server).name(), server.fresh_role("other").user
+    tells = server.major >= 15
+    async with reached(server) as target:
+        case = await ground.tend(target, name)
+        seen = SqlCounter(server, user=name)
+        for turns in range(1, 4):
+            case = await ground.turn(target, case)
+            assert seen.connections() == (0 if tells else turns)
+        seen.mark()
+        alter(server, f'ALTER ROLE "{other}" CONNECTION LIMIT 7')
+        for turns in range(1, 4):
+            case = await ground.turn(target, case)
+            assert seen.connections() == (1 if tells else turns)
+        assert len(ground.api.published) == 1 and case.corrected == ()
+
+        alter(server, f"ALTER ROLE \"{name}\" PASSWORD 'another'")
+        case = await ground.turn(target, case)
+        assert case.corrected == (DIFFERS,) and ground.logs_in(name)
+        assert conditions(case)["CredentialsReady"] == ("True", "AsExpected")
+
+
+async def test_a_server_that_does_not_count_is_asked_in_each_turn(postgres: Postgres) -> None:
+    server = postgres(18, fresh=True)
+    server.configure(track_counts="off")
+    ground, name = Ground(server), Ground(server).name()
+    async with reached(server) as target:
+        case = await ground.turn(target, await ground.tend(target, name))
+        server.execute(f"ALTER ROLE \"{name}\" PASSWORD 'another'")
+        case = await ground.turn(target, case)
+        assert case.corrected == (DIFFERS,) and ground.logs_in(name)
+
+
+async def test_a_crash_of_the_server_is_no_proof(postgres: Postgres) -> None:
+    """What a server counts is lost with it, and may come to the same figures again."""
+    server = postgres(18, fresh=True)
+    ground, name = Ground(server), Ground(server).name()
+    async with reached(server) as target:
+        case = await ground.turn(target, await ground.tend(target, name))
+    server.execute("CHECKPOINT")
+    server.kill9()
+    server.start()
+    seen = SqlCounter(server, user=name)
+    async with reached(server) as target:
+        await ground.turn(target, case)
+    assert seen.connections() == 1
+
+
+async def test_a_password_that_is_refused_is_not_tried_again_by_itself(postgres: Postgres) -> None:
+    """Some servers lock out who fails too often. Here the server's clock is ahead: it refuses whatever is set."""
+    server = postgres(18)
+    ground, name, other = Ground(server), Ground(server).name(), server.fresh_role("other").user
+    until: Any = {"validUntil": "2026-11-22T04:00:00Z"}
+    async with reached(server) as target:
+        seen = SqlCounter(server, user=name)
+        case = await ground.tend(target, name, **until)
+        assert len(failures(seen)) == 1
+        for turn in range(4):
+            assert conditions(case)["Ready"] == ("False", "LoginRefused")
+            assert conditions(case)["CredentialsReady"] == ("False", "LoginRefused")
+            told = message(case, "CredentialsReady")
+            assert "though that had been set; it is not tried again until this object" in told
+            alter(server, f'ALTER ROLE "{other}" CONNECTION LIMIT {turn}')
+            case = await ground.turn(target, case)
+        assert len(failures(seen)) == 1 and case.corrected == ()
+        case = await ground.tend(target, name, before=case, **until)
+        assert len(failures(seen)) == 3, "touched: tried, set again, tried"
+        case = await ground.turn(target, case)
+        assert len(failures(seen)) == 3
+
+
+async def test_a_password_that_cannot_be_set_is_not_tried_either(postgres: Postgres) -> None:
+    server = postgres(18)
+    ground, name = Ground(server), Ground(server).name()
+    async with reached(server) as target:
+        case = await ground.tend(target, name)
+        server.execute(f"ALTER ROLE \"{name}\" PASSWORD 'another'")
+        server.execute(f'REVOKE ADMIN OPTION FOR "{name}" FROM pgtend_users CASCADE')
+        seen = SqlCounter(server, user=name)
+        for _ in range(3):
+            case = await ground.turn(target, case)
+            assert conditions(case)["CredentialsReady"] == ("False", "PasswordDiffers")
+            assert conditions(case)["Ready"] == ("False", "MissingPrivilege")
+        assert len(failures(seen)) == AGAIN
+        server.execute(f'GRANT "{name}" TO pgtend_users WITH ADMIN OPTION, INHERIT FALSE, SET FALSE')
+        case = await ground.turn(target, case)
+        assert case.corrected == (DIFFERS,) and ground.logs_in(name)
+
+
+async def test_a_standby_that_refuses_is_asked_ever_more_rarely(postgres: Postgres) -> None:
+    server = postgres(18, fresh=True)
+    standby = server.make_standby()
+    members = [{"name": "a", "host": server.host, "port": server.port}]
+    members += [{"name": "b", "host": standby.host, "port": standby.port}]
+    ground, name = Ground(server), Ground(server).name()
+    server.wait_replayed(standby)
+    standby.execute("SELECT pg_wal_replay_pause()")
+    async with reached(server, members=members) as target:
+        seen = SqlCounter(standby, user=name)
+        case = await ground.tend(target, name)
+        assert conditions(case)["CredentialsReady"] == ("False", "LoginRefused")
+        assert 2 <= len(failures(seen)) <= 6, "with growing pauses, while a standby may lag"
+        seen.mark()
+        for _ in range(12):
+            case = await ground.turn(target, case)
+        assert 2 <= len(failures(seen)) <= 5
+        standby.execute("SELECT pg_wal_replay_resume()")
+        server.wait_replayed(standby)
+        ground.clock.advance(3600)
+        case = await ground.turn(target, case)
+        assert message(case, "CredentialsReady") == f"Secret {name} logs in through 2 of 2 members"
+
+
+@pytest.mark.covers("DatabaseUser.reason.NotProved")
+async def test_what_nobody_could_try_for_an_interval_is_unknown(postgres: Postgres) -> None:
+    server = postgres(18)
+    ground, name, other = Ground(server), Ground(server).name(), server.fresh_role("other").user
+    async with reached(server) as target:
+        case = await ground.turn(target, await ground.tend(target, name, connectionLimit=1))
+        told = message(case, "CredentialsReady")
+        values = ground.secret(name)
+        with server.connect(name, "postgres", password=values["password"]):
+            alter(server, f'ALTER ROLE "{other}" CONNECTION LIMIT 7')
+            case = await ground.turn(target, case)
+            assert conditions(case)["CredentialsReady"] == ("True", "AsExpected"), "what it said holds for an interval"
+            case = await ground.turn(target, case)
+            assert conditions(case)["CredentialsReady"] == ("Unknown", "NotProved")
+            assert conditions(case)["Ready"] == ("True", "InForce")
+            form = (
+                f"whether {name} has the password of Secret {name} is not known, proved at 2026-11-22T02:00:00Z the"
+                " last time; no login is answered since 2026-11-22T02:10:00Z: a [(].*too many connections for role .*:"
+                " Raise the CONNECTION LIMIT of this role or database, or end sessions[.]"
+            )
+            assert re.fullmatch(form, message(case, "CredentialsReady"))
+        case = await ground.turn(target, case)
+        assert conditions(case)["CredentialsReady"] == ("True", "AsExpected")
+        assert message(case, "CredentialsReady") == told
+
+
+async def test_who_observes_sees_it_too_and_tries_once(postgres: Postgres) -> None:
+    server = postgres(18)
+    ground, name = Ground(server), Ground(server).name()
+    async with reached(server) as target:
+        case = await ground.tend(target, name)
+    alter(server, f"ALTER ROLE \"{name}\" PASSWORD 'another'")
+    stored = server.execute("SELECT rolpassword FROM pg_authid WHERE rolname = %s", [name])
+    async with reached(server, mode="Observe") as target:
+        seen = SqlCounter(server, user=name)
+        for _ in range(3):
+            case = ground.again(case)
+            ground.clock.advance(300)
+            case.steady, case.observing = True, "target databases/orders"
+            await ground.tender.tend(target, [case])
+            assert conditions(case)["Ready"] == ("True", "Observing")
+            assert conditions(case)["InSync"] == ("False", "Drifted")
+            assert conditions(case)["CredentialsReady"] == ("False", "PasswordDiffers")
+            assert status(case)["drift"] == {"total": 1, "differences": [DIFFERS]}
+        assert len(failures(seen)) == AGAIN
+    assert stored == server.execute("SELECT rolpassword FROM pg_authid WHERE rolname = %s", [name])
+    assert len(ground.api.published) == 1
 
 
 @pytest.mark.covers("DatabaseUser.reason.PasswordDiffers")
@@ -90,6 +271,15 @@ async def test_a_few_in_a_pass_and_each_in_its_turn(postgres: Postgres) -> None:
         cases = [ground.again(case) for case in cases]
         await ground.tender.tend(target, cases)
         assert [message(case, "CredentialsReady") for case in cases] == told, "nor that a process began"
+        seen.mark()
+        ground.restart()
+        cases = [ground.again(case) for case in cases]
+        for case in cases:
+            case.steady = True
+        await ground.tender.tend(target, cases)
+        tried = [line.user for line in seen.lines() if line.text.startswith("connection authorized")]
+        assert sorted(user for user in tried if user in names) == sorted(names), "each once, by the wheel"
+        assert not any(case.left for case in cases)
 
 
 @pytest.mark.covers("DatabaseUser.reason.LoginRefused")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from pgtend.api.reasons import TargetReason
 from pgtend.api.reasons import UserReason as R
 from pgtend.core.errors import PgtendError
 from pgtend.users import judge as judges
-from pgtend.users.reach import Attempt, Proof
+from pgtend.users.reach import Attempt, Proof, Unheard
 from pgtend.users.wanted import Wanted
 
 WRONG = PgtendError(
@@ -33,8 +34,9 @@ def tried(*errors: PgtendError | None, primary: str = "a", **rest: Any) -> Proof
     return Proof(attempts=attempts, primary=primary, **rest)
 
 
-def said(proof: Proof | None, *, told: str | None = None, **rest: Any) -> Verdict:
-    judged = judges.judge(facts(password=password(proof=proof, told=told), **rest), previous={}, now=NOW)
+def said(proof: Proof | None, *, wanted: Wanted | None = None, **rest: Any) -> Verdict:
+    more = {} if wanted is None else {"wanted": wanted}
+    judged = judges.judge(facts(password=password(proof=proof, **rest), **more), previous={}, now=NOW)
     return next(v for v in judged.verdicts if v.type == "CredentialsReady")
 
 
@@ -100,6 +102,32 @@ def test_what_was_told_stands_until_something_else_is_seen() -> None:
     assert said(tried(None, None), told=partly).message == logged
     assert said(tried(None, AWAY), told=held).message == said(tried(None, AWAY), told=logged).message == partly
     assert said(tried(None, WRONG), told=logged).status == "False"
+
+
+def test_what_nobody_answers_for_an_interval_is_unknown() -> None:
+    unheard = Unheard(since=NOW - timedelta(minutes=6), why=FULL.message, heard=NOW - timedelta(hours=1))
+    logged = "Secret shop-app logs in through 2 of 2 members"
+    found = said(None, told=logged, unheard=unheard)
+    assert (found.status, found.reason, found.negligible) == ("Unknown", R.NOT_PROVED, True)
+    last = "proved at 2026-11-22T08:58:00Z the last time; no login is answered since 2026-11-22T09:52:00Z: b ("
+    assert found.message.startswith(f"whether shop_app has the password of Secret shop-app is not known, {last}")
+    assert "not proved since the operator began" in said(None, unheard=replace(unheard, heard=None)).message
+    assert said(None, unheard=unheard, compared=True).status == "True", "the server has told"
+    off = Wanted(role="shop_app", mark="", login=False)
+    assert said(None, unheard=unheard, wanted=off).status == "True", "nobody logs in, nothing is to be tried"
+    assert said(tried(WRONG), unheard=unheard).reason == R.LOGIN_REFUSED
+
+
+def test_a_password_that_is_to_be_none_and_cannot_be_seen_is_unknown() -> None:
+    found = said(None, source="None")
+    assert (found.status, found.reason, found.negligible) == ("Unknown", R.MISSING_PRIVILEGE, True)
+    assert found.message.endswith("GRANT SELECT ON pg_authid TO pgtend_users;")
+    assert said(None, source="None", compared=True).status == "True"
+
+
+def test_who_refuses_a_password_is_told_from_who_is_not_let_near() -> None:
+    assert tried(None, WRONG).refused and not tried(None, WRONG).wrong
+    assert not any(tried(None, error).refused for error in (BARRED, REJECTED, CLOSED, AWAY, FULL, None))
 
 
 def test_a_login_that_is_off_is_not_told_to_log_in() -> None:

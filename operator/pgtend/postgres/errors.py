@@ -105,6 +105,8 @@ _UNBOUND = (
     "server did not offer an authentication method that supports channel binding",
     "SCRAM channel binding check failed",
 )
+_OWN_LIMIT = "too many connections for "
+_LIMIT_REMEDY = "Raise the CONNECTION LIMIT of this role or database, or end sessions."
 MOST = 2000
 """Characters of an error's text that are read: a server may say anything, at any length."""
 
@@ -122,7 +124,8 @@ def connect_error(error: BaseException, *, where: str, secrets: tuple[Sensitive,
         return PgtendError(TargetReason.POOLER_NOT_ALLOWED, f"{what} in spec.members", transient=False)
     for pattern, reason, transient in _CONNECT:
         if re.search(pattern, text, re.IGNORECASE):
-            return PgtendError(reason, f"{where}: {_short(text)}: {reason.remedy}", transient=transient)
+            remedy = _LIMIT_REMEDY if _OWN_LIMIT in text else reason.remedy
+            return PgtendError(reason, f"{where}: {_short(text)}: {remedy}", transient=transient)
     return PgtendError(TargetReason.CONNECTION_FAILED, f"{where}: {_short(text) or type(error).__name__}")
 
 

@@ -79,6 +79,8 @@ WHERE p.refclassid = 'pg_catalog.pg_authid'::regclass AND p.deptype = 'o' AND NO
   AND p.dbid IN (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
                  UNION ALL SELECT 0::oid)
 """)
+# else the look that follows does not see that roles were altered (Observed.altered), and a later one takes it for news
+_TELL = Statement(sql.SQL("SELECT pg_catalog.pg_stat_force_next_flush()"), "tell at once what was altered")
 NOBODY: Permits = MappingProxyType({})
 DEPENDENT = "2BP01"
 GUARDED = "the primary has moved"
@@ -163,6 +165,8 @@ async def _transaction(
 ) -> None:
     failpoint("users.apply.before_sql")
     statements = list(render((a for mine in actions.values() for a in mine), verifiers, leave))
+    if lock is Lock.SHARED and session.server_version >= 150000:
+        statements.append(_TELL)
     await session.transaction(statements, lock=lock)
     failpoint("users.apply.after_sql")
 

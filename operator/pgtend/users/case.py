@@ -37,6 +37,10 @@ class Case:
     lives: Callable[[str], bool] = lambda name: True
     """Whether an object of this name still asks for the role."""
     adopts: bool = False
+    steady: bool = False
+    """Whether it is due by the clock alone."""
+    left: bool = False
+    """Whether its login was to be tried, and the time was over."""
     observing: str | None = None
     unique: Verdict | None = None
     kept: Kept | None = None

@@ -48,6 +48,7 @@ FIRST_PROBE = 15.0
 SOON = 0.2
 BRAKED = 5.0
 ROTATING = 0.5
+ANOTHER_TURN = 30.0
 
 MEASURED = frozenset({"Ready", "InSync", "RotationCurrent"})
 """Conditions that people alert on; there are many users."""
@@ -205,7 +206,7 @@ class UserController:
         for case in cases:
             case.rivals = {role: tuple(r for r in rivals[role] if r.key != case.key) for role in names[case.key]}
             case.lives = partial(self._door.lives, role=case.wanted.role, target=target.key)
-        steady = all(self._is_steady(case.record) for case in cases)
+        steady = all(case.steady for case in cases)
         try:
             await self._tender.tend(
                 server, cases, everybody=(lambda: self._door.everybody(target.key)) if steady else None
@@ -217,7 +218,7 @@ class UserController:
                 outcomes[case.key] = self._in_trouble(broken, case.record, case.admitted, judged)
             return
         self._troubled.pop(target.key, None)
-        due = self._clock.monotonic() + tick
+        now = self._clock.monotonic()
         for case in cases:
             if case.error is not None:
                 outcomes[case.key] = _after(case.error)
@@ -229,9 +230,11 @@ class UserController:
             if case.failed is not None and case.failed.transient:
                 self._wake(target.key)
             assert case.judged is not None  # noqa: S101 - every case ends in a verdict or an error
-            wait = tick if case.again is None else max(ROTATING, min(tick, case.again))
+            # whose login was not reached in its turn of the wheel has another
+            turn = min(tick, ANOTHER_TURN) if case.left else tick
+            wait = turn if case.again is None else max(ROTATING, min(turn, case.again))
             judged.append((case.record, case.judged, self._next(trouble, target.key, wait)))
-            self._planned[case.key] = (case.record.resource_version, due)
+            self._planned[case.key] = (case.record.resource_version, now + turn)
             await self._tell(case)
 
     def _stumbles(self, case: Case) -> bool:
@@ -293,6 +296,7 @@ class UserController:
             spec=spec,
             wanted=wanted(record.key, spec, installation=self._installation),
             admitted=admitted,
+            steady=self._is_steady(record),
             observing=observing,
         )
 

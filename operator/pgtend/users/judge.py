@@ -12,10 +12,11 @@ from pgtend.api.databaseuser import DriftStatus, EffectiveStatus, Exposed, Passw
 from pgtend.api.reasons import UserReason as R
 from pgtend.api.types import Timestamp
 from pgtend.core.clock import rfc3339
+from pgtend.postgres.quoting import identifier
 from pgtend.users.actions import MembershipAction, PrivilegeAction
 from pgtend.users.admission import Admitted, Refusal
 from pgtend.users.plan import Plan
-from pgtend.users.reach import LOGS_IN, Proof
+from pgtend.users.reach import LOGS_IN, Proof, Unheard
 from pgtend.users.state import Counts, Disabled, Problem
 from pgtend.users.wanted import Wanted, microseconds, moment
 
@@ -37,8 +38,9 @@ class Judged:
 class PasswordFacts:
     """What is known about the password. `set_at` is when the role was last given the Secret's, `pending` whether the
     Secret has another since; `compared` is None where the server does not let us compare. `proof` is what came of
-    logging in with it, None where nobody has tried yet; `told` is what the status says of that and still holds. `login`
-    is whose it is, if not the role's own, `retiring` the login before it, `taken` are those still to be given back."""
+    logging in with it, None where nobody has tried yet, `unheard` where that was due and nobody has answered; `told` is
+    what the status says of that and still holds. `login` is whose it is, if not the role's own, `retiring` the login
+    before it, `taken` are those still to be given back."""
 
     secret: str
     source: PasswordSource
@@ -47,6 +49,7 @@ class PasswordFacts:
     set_at: str | None = None
     compared: bool | None = None
     proof: Proof | None = None
+    unheard: Unheard | None = None
     told: str | None = None
     exposure: tuple[Exposed, ...] = ()
     pending: bool = False
@@ -213,7 +216,7 @@ def _credentials(facts: Facts, now: datetime) -> Verdict:
     name, password = "CredentialsReady", facts.password
     if password.problem is not None:
         return Verdict(name, "False", password.problem.reason, password.problem.message, password.problem.object)
-    if facts.observing is not None:
+    if facts.observing is not None and password.compared is not False:
         text = f"nothing is written while {facts.observing} is in mode Observe"
         return Verdict(name, "Unknown", R.OBSERVING, text, negligible=True)
     if not facts.role_exists or password.set_at is None:
@@ -248,21 +251,37 @@ def _lets_in(facts: Facts) -> Verdict:
         text = f"Secret {password.secret} {proof.text} as {login}: {refusal.message}"
         state: Status = "False" if refusal.closed else "Unknown"
         return Verdict(name, state, R.LOGIN_REFUSED, text, refusal.place)
+    if password.unheard is not None and facts.wanted.login and password.compared is None:
+        return Verdict(
+            name, "Unknown", R.NOT_PROVED, _unheard(login, password, password.unheard), login, negligible=True
+        )
     if password.told is not None and (proof is None or (proof.full and LOGS_IN not in password.told)):
         return Verdict(name, "True", R.AS_EXPECTED, password.told)
     if proof is not None:
         return Verdict(name, "True", R.AS_EXPECTED, f"Secret {password.secret} {proof.text}")
-    how = (
-        "compared with the server's"
-        if password.compared
-        else f"not compared, since {facts.grantor} may not read pg_authid; tried by a login now and then"
-    )
+    unseen = f"not compared, since {facts.grantor} may not read pg_authid"
+    if password.source == "None" and not password.compared:
+        text = (
+            f"role {login} is without a password since {password.set_at}; whether somebody gave it one is not known"
+            f" ({unseen}): in the maintenance database, GRANT SELECT ON pg_authid TO {identifier(facts.grantor)};"
+        )
+        return Verdict(name, "Unknown", R.MISSING_PRIVILEGE, text, login, negligible=True)
+    if password.source == "None":
+        text = f"Secret {password.secret} is without a password, and so is the role since {password.set_at}"
+        return Verdict(name, "True", R.AS_EXPECTED, text)
+    how = "compared with the server's" if password.compared else unseen
     off = "" if facts.wanted.login else "; login is off"
-    what = (
-        "holds the password set at" if password.source != "None" else "is without a password, and so is the role since"
-    )
-    text = f"Secret {password.secret} {what} {password.set_at} ({how}){off}"
+    text = f"Secret {password.secret} holds the password set at {password.set_at} ({how}){off}"
     return Verdict(name, "True", R.AS_EXPECTED, text)
+
+
+def _unheard(login: str, password: PasswordFacts, unheard: Unheard) -> str:
+    heard = unheard.heard
+    last = f"proved at {rfc3339(heard)} the last time" if heard is not None else "not proved since the operator began"
+    return (
+        f"whether {login} has the password of Secret {password.secret} is not known, {last}; no"
+        f" login is answered since {rfc3339(unheard.since)}: {unheard.why}"
+    )
 
 
 def _privileges(facts: Facts) -> Verdict:
@@ -287,7 +306,8 @@ def _privileges(facts: Facts) -> Verdict:
 
 def _in_sync(facts: Facts) -> Verdict:
     if not facts.plan.differences:
-        return Verdict("InSync", "True", R.AS_EXPECTED, "no difference")
+        text = "no difference" + ("; of the password see CredentialsReady" if facts.password.unheard else "")
+        return Verdict("InSync", "True", R.AS_EXPECTED, text)
     told = facts.failed is not None or facts.plan.problems or facts.password.problem is not None
     reason = R.DRIFTED if facts.observing is not None or told else R.DIVERGED
     return Verdict("InSync", "False", reason, _first(facts.plan.differences))

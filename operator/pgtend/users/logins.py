@@ -29,6 +29,10 @@ from pgtend.users.rotation import Kept, Turn, due_at, grace_ends, judge_rotation
 from pgtend.users.state import Observed, Problem
 from pgtend.users.wanted import microseconds
 
+_STUCK = (
+    "it is not tried again until this object or its Secret changes, or six hours have passed. Does pg_hba.conf have it"
+    " checked elsewhere, or is the login locked?"
+)
 PROVING_SECONDS = 15.0
 """Of a pass: what takes longer goes on in the next, so that nobody else waits."""
 
@@ -66,34 +70,30 @@ class Logins:
             known = self._compared[case.key] = (role.verifier, kept.password, same)
         case.compared = known[2]
 
-    async def probe(self, server: Server, cases: Iterable[Case], observed: Observed, *, touched: bool) -> None:
+    async def probe(self, server: Server, cases: Iterable[Case], observed: Observed) -> None:
         """Try the passwords that roles were given before: one that is refused is set again, and if that did not help,
         it is said. What the server shows us to differ need not be tried."""
         asked: dict[ObjectKey, tuple[Case, Kept]] = {}
         questions = []
         for case in cases:
-            kept, question = case.kept, self._question(case, server.spec, observed, touched=touched)
+            kept, question = case.kept, self._question(case, server.spec, observed)
             if question is None or kept is None or case.compared is False or case.set_at != kept.changed_at:
                 continue
             asked[case.key] = case, kept
             questions.append(question)
         found = await self._prober.wrong(server, questions)
+        for case, _ in asked.values():
+            case.left = self._prober.left(case.key)
         for key, times in found.items() if not observed.sees_verifiers else ():
             case, kept = asked[key]
             case.compared = False
-            if times > 1:
-                text = (
-                    f"login {kept.login} was refused with the password of Secret {kept.name} though that had been set;"
-                    " it is set again. Who else sets it, or does pg_hba.conf have it checked elsewhere?"
-                )
-                case.doubt = Problem(reason=R.LOGIN_REFUSED, object=kept.login, message=text)
+            if times > 1 and case.observing is None:
+                case.doubt = _doubt(kept, "it is set again. Who else sets it?")
 
-    def _question(
-        self, case: Case, target: TargetSpec, observed: Observed, *, touched: bool = False
-    ) -> Question | None:
-        """Whether what the Secret says lets in, where that is to be expected and we may try."""
+    def _question(self, case: Case, target: TargetSpec, observed: Observed) -> Question | None:
+        """Whether what the Secret says lets in, where that is to be expected."""
         kept, role = case.kept, observed.roles.get(case.kept.login) if case.kept is not None else None
-        if case.observing is not None or role is None or not role.login or kept is None or kept.password is None:
+        if role is None or not role.login or kept is None or kept.password is None:
             return None
         expired = role.valid_until is not None and role.valid_until <= microseconds(self._clock.now())
         if expired or not kept.written or kept.changed_at is None:
@@ -104,8 +104,9 @@ class Logins:
             login=kept.login,
             password=kept.password,
             way=way(case.spec, target),
-            touched=touched,
+            touched=not case.steady,
             beside=not observed.sees_verifiers,
+            altered=observed.altered,
         )
 
     def turn(self, case: Case) -> Turn:
@@ -170,7 +171,7 @@ class Logins:
         plan, kept, turn = case.plan, case.kept, case.turn
         if plan is None or kept is None or turn is None:
             return
-        if case.failed is not None:
+        if case.failed is not None and done:
             self._prober.forget(case.key)
         case.password_set = kept.login in plan.given and done
         if done:
@@ -218,6 +219,7 @@ class Logins:
         )
         if case.observing is None and not case.held:
             case.again = seconds_to(case.spec, role, kept, [(r.login, r.sessions) for r in before], now)
+        stuck = question is not None and case.observing is None and self._prober.stuck(question)
         family = (observed.roles.get(name) for name in (role, *case.others))
         counted = before if case.wanted.login else tuple(r for r in family if r is not None)
         given = case.password_set or case.compared or case.set_at == kept.changed_at
@@ -227,11 +229,12 @@ class Logins:
             secret=kept.name,
             source=kept.source,
             written=kept.written,
-            problem=kept.problem or case.doubt,
+            problem=kept.problem or case.doubt or (_doubt(kept, _STUCK) if stuck else None),
             set_at=set_at,
             exposure=self._exposure(case, set_at, observed),
             compared=case.compared,
             proof=self._prober.proof(question) if question is not None else None,
+            unheard=self._prober.unheard(question) if question is not None else None,
             told=_told(case),
             pending=kept.ready and not given and kept.changed_at is not None,
             login=kept.login,
@@ -241,6 +244,11 @@ class Logins:
             next_at=due,
             rotation=rotation,
         )
+
+
+def _doubt(kept: Kept, then: str) -> Problem:
+    text = f"login {kept.login} was refused with the password of Secret {kept.name} though that had been set; {then}"
+    return Problem(reason=R.LOGIN_REFUSED, object=kept.login, message=text)
 
 
 def _before(role: str, case: Case, names: Sequence[str]) -> str | None:

@@ -163,6 +163,7 @@ async def inside_of(shared: Shared, ask: Ask, *, grantor: str, who: str, reading
         grantor=grantor,
         sees_verifiers=shared.sees_verifiers,
         logging=shared.logging,
+        altered=shared.altered,
     )
 
 

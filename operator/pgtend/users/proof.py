@@ -25,15 +25,17 @@ PAUSE = 0.25
 async def prove(
     server: Server, *, spec: UserSpec, login: str, password: Sensitive, patience: float = 0.0, beside: bool = False
 ) -> Proof:
-    """Log in everywhere. Who does not know the password yet is asked again for `patience` seconds. `beside` asks the
-    primary where the Secret leads to a pooler, which may know another password. Raises nothing."""
+    """Log in everywhere. A standby or pooler that does not know the password yet is asked again for `patience` seconds,
+    with growing pauses; the primary knows. `beside` asks the primary where the Secret leads to a pooler, which may know
+    another password. Raises nothing."""
     who = Login(user=login, password=password)
     database = database_of(spec, server.spec)
     deadline = asyncio.get_running_loop().time() + patience
 
     async def attempt(place: Member | Pooler) -> Attempt:
-        error = await _patiently(lambda: server.try_login(place, login=who, database=database), deadline)
-        return Attempt(place.name if isinstance(place, Member) else "pooler", error)
+        name = place.name if isinstance(place, Member) else "pooler"
+        until = deadline if name != primary else 0.0
+        return Attempt(name, await _patiently(lambda: server.try_login(place, login=who, database=database), until))
 
     primary = server.standing.primary if server.standing is not None else None
     pooled = spec.secret.endpoint == "Pooler"
@@ -47,7 +49,7 @@ async def prove(
 
 
 async def _patiently(attempt: Callable[[], Awaitable[None]], deadline: float) -> PgtendError | None:
-    loop = asyncio.get_running_loop()
+    loop, pause = asyncio.get_running_loop(), PAUSE
     while True:
         try:
             await attempt()
@@ -56,4 +58,5 @@ async def _patiently(attempt: Callable[[], Awaitable[None]], deadline: float) ->
                 return error
         else:
             return None
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(pause)
+        pause *= 2

@@ -7,6 +7,7 @@ us in from here may let in the program; who is away or full says nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from pgtend.api.reasons import TargetReason
 from pgtend.api.reasons import UserReason as R
@@ -15,7 +16,8 @@ from pgtend.users.state import Problem
 
 LOGS_IN = "logs in through"
 _WRONG = "password authentication failed"
-_CLOSED = (_WRONG, "SASL authentication failed", "no such user", "permission denied for database")
+_REFUSED = (_WRONG, "SASL authentication failed", "no such user")
+_CLOSED = (*_REFUSED, "permission denied for database")
 _AWAY = frozenset(
     {
         TargetReason.CONNECTION_REFUSED,
@@ -45,6 +47,10 @@ class Attempt:
         """Whether it is the password that was refused."""
         error = self.error
         return error is not None and error.reason is TargetReason.AUTHENTICATION_FAILED and _WRONG in error.message
+
+    @property
+    def refused(self) -> bool:
+        return self.error is not None and any(text in self.error.message for text in _REFUSED)
 
     @property
     def closed(self) -> bool:
@@ -81,8 +87,16 @@ class Proof:
     @property
     def wrong(self) -> bool:
         """Whether the primary has another password."""
-        asked = (*self.attempts, self.beside) if self.beside is not None else self.attempts
-        return any(attempt.wrong and attempt.place == self.primary for attempt in asked)
+        return any(attempt.wrong and attempt.place == self.primary for attempt in self._asked)
+
+    @property
+    def _asked(self) -> tuple[Attempt, ...]:
+        return (*self.attempts, self.beside) if self.beside is not None else self.attempts
+
+    @property
+    def refused(self) -> bool:
+        """Whether a place refused the password, or knows no such login."""
+        return any(attempt.refused for attempt in self._asked)
 
     @property
     def silent(self) -> bool:
@@ -115,3 +129,13 @@ class Proof:
                 text = f"login {login} does not get in, and is not published: {error.message}"
                 return Problem(reason=R.LOGIN_REFUSED, object=login, message=text, transient=True)
         return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unheard:
+    """A login that was to be tried, and for an interval nobody has answered: since when, why, and when somebody did the
+    last time, as far as this process knows."""
+
+    since: datetime
+    why: str
+    heard: datetime | None = None

@@ -270,3 +270,5 @@ class Observed:
     sees_verifiers: bool = False
     logging: Mapping[str, str] = field(default_factory=dict)
     """What decides, in our sessions, whether a statement is recorded: settings by name, those that exist."""
+    altered: str | None = None
+    """Another text whenever a role has been altered, whoever did it; None where the server does not tell."""

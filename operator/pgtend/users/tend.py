@@ -72,7 +72,7 @@ class Tender:
         mine = [case for case in mine if case.error is None]
         await at_once(self._logins.compare(case, observed) for case in mine)
         if held is None:
-            await self._logins.probe(server, mine, observed, touched=everybody is None)
+            await self._logins.probe(server, mine, observed)
         for case in mine:
             case.turn, case.held = self._logins.turn(case), held.message if held is not None else None
             case.plan = await _planned(case, observed)

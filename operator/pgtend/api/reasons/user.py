@@ -83,6 +83,14 @@ class UserReason(Reason):
         "The role exists, but the Secret with its generated password is gone. The role is left alone.",
         "Restore the Secret from a backup, or give a password of your own in `password.secretRef`.",
     )
+    NOT_PROVED = (
+        "NotProved",
+        "Whether the role still has the password of the Secret is not known: `pg_authid` may not be read, a role of the"
+        " server was altered (or the operator has just begun), and for five minutes no login was answered. The message"
+        " names the last one that was, and why none is since.",
+        "Mostly nothing: it is tried in each turn. A `connectionLimit` that is always used up leaves no room for it; or"
+        " let the login for `users` read `pg_authid`.",
+    )
     SECRET_NOT_OWNED = (
         "SecretNotOwned",
         "A Secret of that name exists and is not this object's. It is never overwritten.",

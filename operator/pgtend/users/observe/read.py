@@ -91,6 +91,7 @@ class Shared:
     version: int
     sees_verifiers: bool
     logging: Mapping[str, str]
+    altered: str | None
 
 
 async def read_shared(session: Session, *, ask: Ask, grantor: str, sees_verifiers: bool) -> Shared:
@@ -138,6 +139,7 @@ async def read_shared(session: Session, *, ask: Ask, grantor: str, sees_verifier
         },
         sees_verifiers=first["sees_verifiers"],
         logging=first["logging"] or {},
+        altered=first["altered"],
     )
 
 
