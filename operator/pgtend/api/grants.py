@@ -5,6 +5,7 @@ What can be said of which kind of object is checked twice, by CEL in the API ser
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
@@ -57,6 +58,11 @@ def _fits(value: str) -> str:
     if len(value.encode()) > 63 or "\0" in value:
         raise ValueError("at most 63 bytes of UTF-8, and no NUL")
     return value
+
+
+def _is_oid(name: str) -> bool:
+    """One that the server would not read breaks the look at all that others have in that database."""
+    return re.fullmatch("[0-9]{1,10}", name) is not None and int(name) < 2**32
 
 
 def _no_nul(value: str) -> str:
@@ -155,7 +161,7 @@ class Grant(ApiModel):
             raise ValueError(_COLUMNS)
         if any(_system(name) for name in (*(self.names or () if self.kind == "Schema" else ()), self.schema_ or "")):
             raise ValueError(_SYSTEM_TEXT)
-        if self.kind == "LargeObject" and not all(name.isdigit() and name.isascii() for name in self.names or ()):
+        if self.kind == "LargeObject" and not all(map(_is_oid, self.names or ())):
             raise ValueError("large objects are named by their OID")
         return self
 

@@ -67,6 +67,8 @@ async def connect(
     `direct=False` is for poolers: nothing is set, since session state would outlive us there.
     """
     files = kept_files()
+    # else it is the database's, which need not know each name that people ask for
+    encoding = {"client_encoding": "utf8"} if direct else {}
     keywords: dict[str, Any] = {
         "host": address.host,
         "port": address.port,
@@ -84,6 +86,7 @@ async def connect(
         "passfile": files.nothing,
         "sslrootcert": files.keep(address.ca) if address.ca else files.nothing,
         "sslcrl": files.nothing,
+        **encoding,
         "target_session_attrs": "any",
         "options": "",
     }

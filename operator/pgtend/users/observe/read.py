@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
@@ -41,6 +42,8 @@ ELEVATED = {
     "rolreplication": "REPLICATION",
     "rolbypassrls": "BYPASSRLS",
 }
+_ALL = frozenset({"UTF8", "SQL_ASCII"})
+"""Encodings that take any name."""
 COUNTED = "Effective"
 """In place of a kind: rows that count (effective.py)."""
 
@@ -101,7 +104,7 @@ async def read_shared(session: Session, *, ask: Ask, grantor: str, sees_verifier
     asked to, the caller asks again. Raises PgtendError.
     """
     params = {"grantor": grantor, "powers": sorted(AS_SUPERUSER | OF_PROVIDERS)} | {
-        name: sorted(getattr(ask, name))
+        name: _sayable(session, getattr(ask, name))
         for name in ("roles", "databases", "groups", "settings", "parameters", "tablespaces")
     }
     major = session.server_version // 10000
@@ -149,8 +152,8 @@ async def read_database(
     """The same database with what lies inside: all schemas, what is asked for, and whatever else the roles have
     privileges on. Raises PgtendError."""
     name = view.itself.name
-    params = {"roles": sorted(roles), "grantor": grantor} | {
-        part.name: sorted(getattr(inside, part.name)) for part in fields(inside)
+    params = {"roles": _sayable(session, roles), "grantor": grantor} | {
+        part.name: _sayable(session, getattr(inside, part.name)) for part in fields(inside)
     }
     found_schemas: dict[str, ObjectState] = {}
     tables: dict[str, dict[str, ObjectState]] = {}
@@ -180,13 +183,29 @@ async def read_database(
     )
 
 
+def _sayable(session: Session, names: Iterable[str]) -> list[str]:
+    """Those that can be in this database at all: what its encoding does not have would be an error, and the look is
+    many users'."""
+    encoding = session.connection.info.parameter_status("server_encoding") or ""
+    return sorted(name for name in names if encoding in _ALL or name.isascii() or _has(encoding, name))
+
+
+def _has(encoding: str, name: str) -> bool:
+    """False too of an encoding that Python does not know."""
+    try:
+        name.encode(re.sub("^WIN", "cp", encoding).replace("KOI8", "koi8_"))
+    except (LookupError, UnicodeEncodeError):
+        return False
+    return True
+
+
 @contextmanager
 def as_reason(session: Session) -> Iterator[None]:
     """A failed reading as a reason that a condition can give."""
     where = f"{session.address.where}, database {session.connection.info.dbname}" if session.usable else "the primary"
     try:
         yield
-    except (psycopg.Error, TimeoutError) as error:
+    except (psycopg.Error, TimeoutError, UnicodeError) as error:
         text = redact(" ".join(str(error).split()))[:200] or "no answer within the deadline"
         raise PgtendError(TargetReason.PROBE_FAILED, f"{where} could not be read: {text}") from error
 

@@ -1,0 +1,72 @@
+"""What one user asks for is read together with what others do, and must break nothing of theirs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from tests.fixtures.plugin import Postgres
+from tests.fixtures.postgres import PostgresServer
+from tests.postgres.passwords_ground import Ground, conditions, message
+from tests.postgres.users_ground import initialize, reached
+
+from pgtend.api.databaseuser import UserSpec
+from pgtend.users.case import Case
+
+
+def a_database(server: PostgresServer, encoding: str) -> str:
+    name = server.fresh_name("old")
+    server.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'")
+    initialize(server, databases=[name])
+    return name
+
+
+def on_table(database: str, schema: str, name: str) -> list[dict[str, Any]]:
+    return [{"database": database, "kind": "Table", "schema": schema, "names": [name], "privileges": ["Select"]}]
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "WIN1251", "EUC_KR", "SQL_ASCII"])
+async def test_a_name_that_a_database_cannot_hold_is_missing_and_breaks_nothing(
+    postgres: Postgres, encoding: str
+) -> None:
+    server = postgres(18)
+    database = a_database(server, encoding)
+    there = {"LATIN1": "größe", "WIN1251": "заказы", "SQL_ASCII": "größe"}.get(encoding, "orders")
+    with server.superuser_connect(database) as admin:
+        admin.execute("SET client_encoding = 'UTF8'")
+        admin.execute(f'CREATE TABLE public."{there}" (id int)')
+        admin.execute(f'GRANT SELECT ON public."{there}" TO pgtend_users WITH GRANT OPTION')
+    ground = Ground(server)
+    async with reached(server) as target:
+        good = ground.case(ground.name(), grants=on_table(database, "public", there))
+        bad = [
+            ground.case(ground.name(), grants=on_table(database, "public", "漢\N{ROCKET}")),
+            ground.case(ground.name(), grants=on_table(database, "\N{ROCKET}", "x")),
+        ]
+        await ground.tender.tend(target, [good, *bad])
+    assert conditions(good)["Ready"] == ("True", "InForce"), message(good, "Ready")
+    for case in bad:
+        assert conditions(case)["PrivilegesInSync"] == ("False", "ObjectMissing")
+
+
+async def test_a_role_that_the_maintenance_database_cannot_hold_fails_alone(postgres: Postgres) -> None:
+    server = postgres(18)
+    database = a_database(server, "LATIN1")
+    ground = Ground(server)
+    async with reached(server, maintenanceDatabase=database) as target:
+
+        def case(role: str) -> Case:
+            return ground.case(ground.name(), roleName=role)
+
+        good, bad = case(server.fresh_name("plain")), case(server.fresh_name("\N{ROCKET}"))
+        await ground.tender.tend(target, [good, bad])
+    assert conditions(good)["Ready"] == ("True", "InForce"), message(good, "Ready")
+    assert conditions(bad)["Ready"][0] == "False"
+
+
+@pytest.mark.parametrize("oid", ["4294967296", "99999999999", "-1", "1e3", "\N{ARABIC-INDIC DIGIT ONE}", "9" * 400])
+def test_what_is_no_oid_is_refused_before_anybody_is_asked(oid: str) -> None:
+    grant = {"database": "orders", "kind": "LargeObject", "names": [oid], "privileges": ["Select"]}
+    with pytest.raises(ValidationError, match="named by their OID"):
+        UserSpec.model_validate({"targetRef": {"name": "orders"}, "grants": [grant]})
