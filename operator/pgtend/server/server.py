@@ -212,6 +212,10 @@ class Server:
         ]
         await self._takeover.ensure(session, user=me, system=system, users=logins.keys(), others=others)
 
+    @property
+    def installation(self) -> str:
+        return self._installation
+
     def writable(self) -> Standing:
         """The standing, where a write is allowed at this moment. Raises PgtendError."""
         if self._closed:

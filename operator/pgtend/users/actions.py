@@ -41,9 +41,10 @@ class CreateRole(RoleAction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarkRole(RoleAction):
-    """Makes an existing role this object's: the mark at the end of its comment."""
+    """Makes an existing role this object's: the mark at the end of its comment, which was `before`."""
 
     comment: str
+    before: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

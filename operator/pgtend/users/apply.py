@@ -19,6 +19,7 @@ from pgtend.core.actions import Action
 from pgtend.core.errors import PgtendError
 from pgtend.core.failpoints import failpoint
 from pgtend.core.findings import ObjectKey
+from pgtend.core.names import role_mark
 from pgtend.core.redaction import Sensitive, redact
 from pgtend.gate.classes import TaskType
 from pgtend.gate.decide import Permit
@@ -81,6 +82,17 @@ WHERE p.refclassid = 'pg_catalog.pg_authid'::regclass AND p.deptype = 'o' AND NO
 """)
 # else the look that follows does not see that roles were altered (Observed.altered), and a later one takes it for news
 _TELL = Statement(sql.SQL("SELECT pg_catalog.pg_stat_force_next_flush()"), "tell at once what was altered")
+# under the lock, which others of pgtend take too: between the look and now somebody may have dropped the role and made
+# another, or have taken it over. Text that is no number is the error
+_STILL: sql.SQL = sql.SQL("""
+SELECT CASE WHEN count(*) > 0 THEN ({changed} || pg_catalog.min(w.role))::int END
+FROM (VALUES {roles}) AS w (role, mark, before)
+LEFT JOIN pg_catalog.pg_roles AS r ON r.rolname = w.role
+WHERE r.oid IS NULL OR CASE WHEN w.mark IS NULL
+    THEN pg_catalog.shobj_description(r.oid, 'pg_authid') IS DISTINCT FROM w.before
+    ELSE pg_catalog.strpos(coalesce(pg_catalog.shobj_description(r.oid, 'pg_authid'), ''), w.mark) = 0 END
+""")
+CHANGED = "is not this object's any more: role "
 NOBODY: Permits = MappingProxyType({})
 DEPENDENT = "2BP01"
 GUARDED = "the primary has moved"
@@ -144,7 +156,8 @@ async def _in_database(
                 role="users", credential=server.spec.credentials.users, database=database
             ) as session:
                 lock = Lock.SHARED if database is None else Lock.LOCAL
-                await _transaction(session, batch, verifiers, leave, lock)
+                still = _still(batch, server.installation, me=_login(server))
+                await _transaction(session, batch, verifiers, leave, lock, still)
         except (psycopg.Error, TimeoutError) as error:
             if len(batch) > 1 and classify(error) is not SqlClass.TRANSIENT:
                 keys = list(batch)
@@ -160,11 +173,38 @@ async def _in_database(
             failed.update(dict.fromkeys(batch, problem))
 
 
+def _still(actions: Actions, installation: str, *, me: str) -> list[Statement]:
+    """That the roles are whose they were when somebody looked: those that exist carry the mark, one that is to get it
+    the comment that it had. What `me` becomes a member of for a while is one of them."""
+    rows: dict[str, tuple[str | None, str | None]] = {}
+    made = {a.role for mine in actions.values() for a in mine if isinstance(a, CreateRole)}
+    for key, mine in actions.items():
+        mark = role_mark(installation=installation, namespace=key.namespace, name=key.name)
+        for action in mine:
+            if isinstance(action, MarkRole):
+                rows[action.role] = None, action.before
+            elif isinstance(action, MembershipAction) and action.role == me:
+                rows.setdefault(action.group, (mark, None))
+            elif isinstance(action, RoleAction) and action.role not in made:
+                rows.setdefault(action.role, (mark, None))
+    if not rows:
+        return []
+    row = sql.SQL("({}::text, {}::text, {}::text)")
+    roles = sql.SQL(", ").join(row.format(*map(sql.Literal, (role, *rest))) for role, rest in rows.items())
+    query = _STILL.format(changed=sql.Literal(CHANGED), roles=roles)
+    return [Statement(query, "see whose the roles are")]
+
+
 async def _transaction(
-    session: WriteSession, actions: Actions, verifiers: Verifiers, leave: Permits, lock: Lock
+    session: WriteSession,
+    actions: Actions,
+    verifiers: Verifiers,
+    leave: Permits,
+    lock: Lock,
+    still: Sequence[Statement],
 ) -> None:
     failpoint("users.apply.before_sql")
-    statements = list(render((a for mine in actions.values() for a in mine), verifiers, leave))
+    statements = [*still, *render((a for mine in actions.values() for a in mine), verifiers, leave)]
     if lock is Lock.SHARED and session.server_version >= 150000:
         statements.append(_TELL)
     await session.transaction(statements, lock=lock)
@@ -328,6 +368,9 @@ def explain(error: BaseException, actions: Sequence[Action], server: Server) -> 
     role = next((a.role for a in actions if isinstance(a, RoleAction)), "")
     if isinstance(error, psycopg.Error) and is_guard(error):
         return Problem(reason=R.WRITE_FAILED, message=f"{GUARDED}: tried again after the next probe", transient=True)
+    if CHANGED in text:
+        message = f"role {role} is not what it was when it was looked at, and is left alone: it is looked at again"
+        return Problem(reason=R.WRITE_FAILED, message=message, object=role, transient=True)
     if any(isinstance(a, OwnedAction) for a in actions) and kind is not SqlClass.TRANSIENT:
         where = next((a.describe() for a in actions if isinstance(a, OwnedAction)), "")
         message = f"could not {where} ({text}): grant what is missing, or reassign or drop it by hand"

@@ -75,7 +75,9 @@ def plan(*, wanted: Wanted, observed: Observed, credential: Credential) -> Plan:
         if wanted.mark and read_mark(role.comment) != read_mark(wanted.mark):
             differences.append(f"role {wanted.role} does not carry this object's mark")
             comment = with_mark(role.comment, wanted.mark)
-            actions.append(MarkRole(object=wanted.role, verb="adopt role", role=wanted.role, comment=comment))
+            actions.append(
+                MarkRole(object=wanted.role, verb="adopt role", role=wanted.role, comment=comment, before=role.comment)
+            )
         _take(attributes(wanted, role, observed, problems), actions, differences)
         known = credential.applied if credential.matches is None else credential.matches
         if credential.ready and not known:
