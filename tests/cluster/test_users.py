@@ -178,6 +178,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "attribute": ({"attributes": ["Root"]}, "Unsupported value"),
     "both": ({"password": {"generate": {}, "secretRef": {"name": "x"}}}, "exactly one of generate, secretRef and none"),
+    "lost": ({"password": {"none": {}, "onLostSecret": "Rotate"}}, "onLostSecret Rotate is of a generated password"),
     "unknown key": ({"secret": {"templates": {"DSN": "{{ .nothing }}"}}}, "between {{ and }} stands one of"),
     "own key": ({"secret": {"templates": {"uri": "x"}}}, "a key is one of the Secret's own"),
     "no password": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,6 +15,39 @@ from tests.postgres.users_ground import Shop, reached
 
 GENERATED = {"generate": {}}
 NONE = {"none": {}}
+
+
+@pytest.mark.covers("DatabaseUser.spec.password.onLostSecret")
+@pytest.mark.parametrize("strategy", [None, "DualRole"])
+async def test_a_lost_secret_is_waited_for_or_made_anew(server: PostgresServer, strategy: str | None) -> None:
+    ground, name = Ground(server), Ground(server).name()
+    turns: Any = {"rotation": {"interval": "90d", "strategy": strategy}} if strategy else {}
+    rotate: Any = {"password": {"generate": {}, "onLostSecret": "Rotate"}, **turns}
+    async with reached(server) as target:
+        case = await ground.tend(target, name, **turns)
+        before = ground.secret(name)
+        stored = server.execute("SELECT rolpassword FROM pg_authid WHERE rolname = %s", [before["username"]])
+        del ground.api.objects[name]
+        case = await ground.tend(target, name, before=case, **turns)
+        assert conditions(case)["CredentialsReady"] == conditions(case)["Ready"] == ("False", "SecretLost")
+        assert "set password.onLostSecret: Rotate" in message(case, "CredentialsReady")
+        assert stored == server.execute("SELECT rolpassword FROM pg_authid WHERE rolname = %s", [before["username"]])
+
+        if server.major >= 16:
+            # what could not be set is not written down
+            server.execute(f'REVOKE ADMIN OPTION FOR "{before["username"]}" FROM pgtend_users CASCADE')
+            server.execute(f'REVOKE ADMIN OPTION FOR "{name}" FROM pgtend_users CASCADE')
+            stuck = await ground.tend(target, name, before=case, **rotate)
+            assert conditions(stuck)["CredentialsReady"] == ("False", "SecretLost") and name not in ground.api.objects
+            for role in {before["username"], name}:
+                server.execute(f'GRANT "{role}" TO pgtend_users WITH ADMIN TRUE, INHERIT FALSE, SET FALSE')
+        case = await ground.tend(target, name, before=case, **rotate)
+        assert conditions(case)["Ready"] == ("True", "InForce"), message(case, "Ready")
+        after = ground.secret(name)
+        assert after["username"] == before["username"] and after["password"] != before["password"]
+        assert ground.logs_in(name) and case.rotated
+        again = await ground.tend(target, name, before=case, **rotate)
+        assert ground.secret(name) == after and not again.password_set
 
 
 @pytest.mark.covers("DatabaseUser.spec.password.none")

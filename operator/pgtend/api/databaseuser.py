@@ -29,6 +29,7 @@ _ONE_RHYTHM = "rotation takes schedule or interval, not both"
 _OF_GENERATED = "rotation and rotateIfOlderThan are of a generated password: change a given one in its Secret"
 _ROOM_FOR_LOGINS = "with strategy DualRole roleName has at most 61 bytes: its logins end with _a and _b"
 _NOTHING_TO_NAME = "with password none there is no .password and no .pgpass: take them out of secret.templates"
+_LOST_OF_GENERATED = "onLostSecret Rotate is of a generated password"
 _ONE_SOURCE = "exactly one of generate, secretRef and none is needed"
 SECRET_KEYS = ("username", "password", "host", "port", "dbname", "uri", "jdbc-uri", "pgpass")
 """What the Secret of a user holds."""
@@ -61,12 +62,20 @@ class UserPassword(ApiModel):
     """A Secret of the object's own namespace; key password."""
     none: NoPassword | None = None
     """For logins by certificate or by a cloud's IAM."""
-    cel = (("[has(self.generate), has(self.secretRef), has(self.none)].filter(given, given).size() == 1", _ONE_SOURCE),)
+    on_lost: Annotated[Literal["Wait", "Rotate"], Field(alias="onLostSecret")] = "Wait"
+    """Of a generated password whose Secret is gone while the role has it: leave the role alone and say so, or make
+    another password, which refuses programs that hold the one before."""
+    cel = (
+        ("[has(self.generate), has(self.secretRef), has(self.none)].filter(given, given).size() == 1", _ONE_SOURCE),
+        ("has(self.generate) || self.onLostSecret == 'Wait'", _LOST_OF_GENERATED),
+    )
 
     @model_validator(mode="after")
     def _one_member(self) -> Self:
         if sum(member is not None for member in (self.generate, self.secret_ref, self.none)) != 1:
             raise ValueError(_ONE_SOURCE)
+        if self.generate is None and self.on_lost != "Wait":
+            raise ValueError(_LOST_OF_GENERATED)
         return self
 
 
@@ -265,6 +274,11 @@ class UserSpec(ApiModel):
         if self.password is None:
             return Generate()
         return self.password.generate
+
+    @property
+    def makes_lost_anew(self) -> bool:
+        """Whether a generated password whose Secret is gone is made anew."""
+        return self.password is not None and self.password.on_lost == "Rotate"
 
     @property
     def two_logins(self) -> bool:

@@ -33,7 +33,7 @@ def import_command(namespace: str | None, roles: tuple[str, ...], **where: Any) 
     for text in render(made):
         click.echo(text, nl=False)
     for role, why in sorted(left.items()):
-        click.echo(f"pgtend: role {printable(role)} is left out: {why}", err=True)
+        click.echo(f"pgtend: role {printable(role)} is left out: {printable(why)}", err=True)
     inexact = [one.role for one in made if not one.exact]
     for role in inexact:
         click.echo(f"pgtend: role {printable(role)} could not be said exactly: see the comments", err=True)

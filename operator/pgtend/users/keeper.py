@@ -78,9 +78,9 @@ class Keeper:
         """Bring the Secret to what the spec says; afterwards it stands, or there is a problem and nothing was written.
         With `write=False` it is only told whether it stands.
 
-        A generated password is made anew only while there is no role, or where the role has it, it is due and the role
-        is `alterable`: else the only copy of what lets somebody in would be lost. Raises kube.client.ApiError where
-        the API server is away or the Secret changes under us.
+        A generated password is made anew only while there is no role, or where the role is `alterable` and has it and
+        it is due, or the spec says so of one that is lost: else the only copy of what lets somebody in would be lost.
+        Raises kube.client.ApiError where the API server is away or the Secret changes under us.
         """
         name = secret_name(key, spec)
         # a new user of a new role: creating tells as well as asking whether there is a Secret already
@@ -91,7 +91,8 @@ class Keeper:
             problem = Problem(reason=R.POOLER_MISSING, object="pooler", message=text)
             login = _login(key, spec, None, status)
             return Kept(name=name, source=spec.source, login=login, problem=problem)
-        kept = await self._decide(key, spec, found, role_exists=role_exists, status=status)
+        anew = write and alterable and spec.makes_lost_anew
+        kept = await self._decide(key, spec, found, role_exists=role_exists, status=status, anew=anew)
         if not kept.ready:
             return kept
         if write and role_exists:
@@ -102,7 +103,7 @@ class Keeper:
             return await self._write(key, spec, target, kept, found)
         except AlreadyExists:
             found = await self._secrets.get(key.namespace, name, fresh=True)
-            kept = await self._decide(key, spec, found, role_exists=role_exists, status=status)
+            kept = await self._decide(key, spec, found, role_exists=role_exists, status=status, anew=anew)
             return await self._write(key, spec, target, kept, found) if kept.ready else kept
 
     def applied(self, key: ObjectKey, *, done: bool) -> None:
@@ -181,7 +182,14 @@ class Keeper:
         self._secrets.forget(key.namespace, name)
 
     async def _decide(
-        self, key: ObjectKey, spec: UserSpec, found: SecretData | None, *, role_exists: bool, status: Mapping[str, Any]
+        self,
+        key: ObjectKey,
+        spec: UserSpec,
+        found: SecretData | None,
+        *,
+        role_exists: bool,
+        status: Mapping[str, Any],
+        anew: bool,
     ) -> Kept:
         mine = found is not None and found.annotations.get(OWNER) == self.owner(key)
         login = _login(key, spec, found if mine else None, status)
@@ -201,10 +209,13 @@ class Keeper:
         if standing is None and role_exists and not given_before:
             found = found or await self._renamed(key, kept.name, status)
             standing = _standing(found)
+            if standing is None and anew:
+                told = (status.get("password") or {}).get("changedAt")
+                return replace(kept, password=generate(spec.generate), changed_at=self._moment(found, told=told))
             if standing is None:
                 text = (
                     f"role {role_name(key, spec)} exists, but Secret {kept.name} with its password is gone: restore it"
-                    " from a backup, or give a password in password.secretRef"
+                    " from a backup, give a password in password.secretRef, or set password.onLostSecret: Rotate"
                 )
                 return replace(kept, problem=Problem(reason=R.SECRET_LOST, object=kept.name, message=text))
         if standing is None or found is None:
@@ -304,10 +315,10 @@ class Keeper:
             LOGIN: kept.login if kept.login != role_name(key, spec) else None,
         }
 
-    def _moment(self, found: SecretData | None) -> str:
-        """Now, and another moment than the one before: it tells two passwords apart."""
+    def _moment(self, found: SecretData | None, *, told: str | None = None) -> str:
+        """Now, and another moment than the one before (or that the status has `told`): it tells two passwords apart."""
         now = rfc3339(self._clock.now())
-        before = _changed_at(found)
+        before = _changed_at(found) or told
         return now if before is None or now > before else rfc3339(parse_rfc3339(before) + timedelta(seconds=1))
 
 

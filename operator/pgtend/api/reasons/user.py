@@ -81,7 +81,8 @@ class UserReason(Reason):
     SECRET_LOST = (
         "SecretLost",
         "The role exists, but the Secret with its generated password is gone. The role is left alone.",
-        "Restore the Secret from a backup, or give a password of your own in `password.secretRef`.",
+        "Restore the Secret from a backup, give a password of your own in `password.secretRef`, or let another be made"
+        " with `password.onLostSecret: Rotate`.",
     )
     NOT_PROVED = (
         "NotProved",
