@@ -76,6 +76,7 @@ def up() -> None:
         condition("postgresbackup", name, "Complete", "True")
         condition("postgresbackup", name, "Verified", "True")
         condition("postgresbackuppolicy", "orders", "Verified", "True")
+        condition("postgrestarget", "orders", "BackedUp", "True")
     with step("a maintenance run in the window that is open nine minutes of ten"):
         condition("maintenancewindow", "often", "Ready", "True")
         print("  " + maintained())

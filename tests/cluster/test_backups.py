@@ -17,6 +17,7 @@ from tests.fixtures.plugin import Postgres
 from tests.fixtures.s3 import S3Server
 
 DESTINATION, POLICY, BACKUP = "backupdestination", "postgresbackuppolicy", "postgresbackup"
+TARGET = "postgrestarget"
 AGE_KEY = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
 
 
@@ -47,6 +48,9 @@ def ground(cluster: Cluster, tenant: Tenant, postgres: Postgres, s3: S3Server, t
     "*.reason.Verified",
     "PostgresBackupPolicy.reason.VerifyPending",
     "BackupDestination.reason.Connected",
+    "PostgresTarget.reason.NoPolicy",
+    "PostgresTarget.reason.NotBackedUp",
+    "PostgresTarget.reason.BackupNotKnown",
 )
 @pytest.mark.timeout(400)
 def test_a_backup_now_from_the_wish_to_the_record_that_was_read_back(ground: Ground, operator: StartOperator) -> None:
@@ -55,9 +59,15 @@ def test_a_backup_now_from_the_wish_to_the_record_that_was_read_back(ground: Gro
     ground.destination()
     cluster.wait_condition(DESTINATION, space, "s3", "Safe", "True", "AsExpected")
     ground.target()
+    cluster.wait_condition(TARGET, space, "orders", "BackedUp", "Unknown", "NoPolicy", seconds=60)
+    assert (cluster.get(TARGET, space, "orders") or {})["status"]["health"] == "Healthy"
     ground.policy()
     cluster.wait_condition(POLICY, space, "orders", "Ready", "True", "InForce", seconds=60)
     cluster.wait_condition(POLICY, space, "orders", "BackupCurrent", "False", "NeverRun")
+    found = cluster.wait_condition(TARGET, space, "orders", "BackedUp", "False", "NotBackedUp")
+    assert "policy orders: NeverRun: there is no backup yet" in found["message"]
+    status = (cluster.get(TARGET, space, "orders") or {})["status"]
+    assert status["health"] == "Critical" and status["worst"]["condition"] == "BackedUp"
 
     ground.apply("PostgresBackup", "now", {"policyRef": {"name": "orders"}, "reason": "before release 2.4"})
     cluster.wait_condition(BACKUP, space, "now", "Complete", "Unknown", "Running")
@@ -66,10 +76,13 @@ def test_a_backup_now_from_the_wish_to_the_record_that_was_read_back(ground: Gro
     found = cluster.wait_condition(BACKUP, space, "now", "Complete", "True", "Committed", seconds=60)
     assert "manifest written at" in found["message"]
     cluster.wait_condition(POLICY, space, "orders", "Verified", "Unknown", "VerifyPending", seconds=60)
+    cluster.wait_condition(TARGET, space, "orders", "BackedUp", "Unknown", "BackupNotKnown")
     assert ground.run_pod("now-verify")["outcome"] == "Succeeded"
     cluster.wait_condition(BACKUP, space, "now", "Verified", "True", "AsExpected", seconds=60)
     cluster.wait_condition(POLICY, space, "orders", "BackupCurrent", "True", "AsExpected", seconds=60)
     cluster.wait_condition(POLICY, space, "orders", "Verified", "True", "AsExpected")
+    cluster.wait_condition(TARGET, space, "orders", "BackedUp", "True", "AsExpected")
+    assert (cluster.get(TARGET, space, "orders") or {})["status"]["health"] == "Healthy"
     status = (cluster.get(POLICY, space, "orders") or {})["status"]
     assert status["lastBackup"]["name"] == status["lastVerified"]["name"] == "now"
     assert status["backups"]["total"] == status["backups"]["verified"] == 1

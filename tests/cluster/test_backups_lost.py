@@ -46,6 +46,7 @@ def patch_status(ground: Ground, pod: str, status: dict[str, Any]) -> None:
     "PostgresBackupPolicy.reason.DeadlineExceeded",
     "PostgresBackupPolicy.reason.ImageMissing",
     "PostgresBackupPolicy.reason.BucketUnreachable",
+    "PostgresTarget.reason.BackupNotVerified",
 )
 @pytest.mark.timeout(600)
 def test_each_way_to_lose_a_worker_has_its_reason_and_a_success_ends_it(
@@ -131,6 +132,8 @@ def test_each_way_to_lose_a_worker_has_its_reason_and_a_success_ends_it(
     found = cluster.wait_condition(BACKUP, space, "good", "Verified", "False", "BucketUnreachable")
     assert "it is read again at" in found["message"]
     cluster.wait_condition(POLICY, space, "orders", "Verified", "False", "BucketUnreachable", seconds=60)
+    found = cluster.wait_condition("postgrestarget", space, "orders", "BackedUp", "False", "BackupNotVerified")
+    assert "BucketUnreachable" in found["message"]
     assert "good-read-2" not in ground.jobs()
     process.crash(ahead=3600)
     wait("it is read again", lambda: "good-read-2" in ground.jobs(), seconds=90)

@@ -82,6 +82,7 @@ class Tended:
             standing_changed=self.changes.append,
             holders=lambda key: (),
             braked=lambda: False,
+            backups=lambda key: None,
         )
 
     def record(self, spec: TargetSpec | None, *, error: str | None = None, uid: str = "u") -> None:

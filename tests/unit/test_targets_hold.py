@@ -100,6 +100,7 @@ class Ground:
             standing_changed=none,
             holders=lambda key: self.dependents,
             braked=lambda: self.braked,
+            backups=lambda key: None,
         )
 
     def going(self, key: object) -> None:

@@ -375,6 +375,7 @@ POSTGRES_TARGET = Kind(
         "LocksHealthy",
         "WraparoundSafe",
         "ArchivingHealthy",
+        "BackedUp",
     ),
     columns=(
         Column(name="Ready", json_path='.status.conditions[?(@.type=="Ready")].status'),

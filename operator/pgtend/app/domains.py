@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from pgtend.api.databaseuser import DATABASE_USER, UserSpec
 from pgtend.app.parts import Parts
-from pgtend.core.findings import ObjectKey
+from pgtend.core.findings import Finding, ObjectKey
 from pgtend.engine.loop import Controller, Outcome
 from pgtend.kube.index import Index, Record
 from pgtend.targets.controller import TargetController
@@ -115,7 +115,16 @@ class Domains:
             standing_changed=parts.routing.wake_dependents,
             holders=_holders(parts.routing.index),
             braked=parts.brake.on,
+            backups=self._backed_up,
         )
+
+    def _backed_up(self, target: ObjectKey) -> Finding | None:
+        found = tuple(self._parts.routing.index.of_kind("PostgresBackupPolicy"))
+        if not found:
+            return None
+        from pgtend.backups.finding import backed_up
+
+        return backed_up(found, target, now=self._parts.clock.now())
 
     def _users(self) -> UserController:
         parts = self._parts

@@ -13,7 +13,7 @@ from pgtend.api.postgrestarget import POSTGRES_TARGET, Member, TargetSpec
 from pgtend.api.reasons import TargetReason
 from pgtend.core.clock import Clock
 from pgtend.core.errors import PgtendError
-from pgtend.core.findings import ObjectKey
+from pgtend.core.findings import Finding, ObjectKey
 from pgtend.core.names import application_name
 from pgtend.engine.loop import Outcome
 from pgtend.kube.client import ApiError, KubeClient, Resource
@@ -46,7 +46,8 @@ TARGETS = Resource(GROUP, VERSION, POSTGRES_TARGET.plural)
 
 class TargetController:
     """`standing_changed` is called with the target's key when what its dependents may do has changed. `holders` gives
-    the objects with a finalizer of their own that need a target to undo what they made."""
+    the objects with a finalizer of their own that need a target to undo what they made, `backups` what a target's
+    backups say of it."""
 
     def __init__(
         self,
@@ -61,8 +62,9 @@ class TargetController:
         standing_changed: Callable[[ObjectKey], None],
         holders: Callable[[ObjectKey], Sequence[Record]],
         braked: Callable[[], bool],
+        backups: Callable[[ObjectKey], Finding | None],
     ) -> None:
-        self._client, self._holders, self._braked = client, holders, braked
+        self._client, self._holders, self._braked, self._backups = client, holders, braked, backups
         # of each that is being deleted and held: since when we know of it
         self._going: dict[ObjectKey, float] = {}
         self._index, self._registry, self._status, self._clock = index, registry, status, clock
@@ -167,6 +169,7 @@ class TargetController:
             pooler=pooler,
             now=self._clock.now(),
             refused=self._duplicate(record, spec, readings),
+            backups=self._backups(key),
         )
         self._settle(server, judgement)
         await self._registry.keep(key)

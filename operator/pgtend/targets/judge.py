@@ -19,6 +19,7 @@ from pgtend.api.postgrestarget import (
 from pgtend.api.reasons import TargetReason as R
 from pgtend.api.types import format_bytes, format_duration
 from pgtend.core.errors import PgtendError
+from pgtend.core.findings import Finding
 from pgtend.server.standing import Standing
 from pgtend.targets.identity import IdentityVerdict, judge_identity
 from pgtend.targets.judge_pooler import judge_pooler
@@ -36,6 +37,7 @@ HEALTH = (
     "LocksHealthy",
     "WraparoundSafe",
     "ArchivingHealthy",
+    "BackedUp",
 )
 
 
@@ -55,8 +57,10 @@ def judge(
     now: datetime,
     pooler: PoolerReading | None = None,
     refused: PgtendError | None = None,
+    backups: Finding | None = None,
 ) -> Judgement:
-    """One probe's verdicts. `refused` is why the target is not accepted (a duplicate). Updates `memory`."""
+    """One probe's verdicts. `refused` is why the target is not accepted (a duplicate); `backups` is what its policies
+    say, None where it has none. Updates `memory`."""
     verdict = judge_identity(
         readings=readings, recorded=memory.recorded, token=memory.token, accepted=spec.accept_identity
     )
@@ -87,7 +91,19 @@ def judge(
     pool = judge_pooler(spec=spec, reading=pooler, grades=memory.grades, now=now)
     connections, queries, locks = sessions
     wraparound, archiving = judge_upkeep(spec=spec, primary=primary, grades=memory.grades, now=now)
-    verdicts = (accepted, reachable, replication, connections, pool, queries, locks, wraparound, archiving, ready)
+    verdicts = (
+        accepted,
+        reachable,
+        replication,
+        connections,
+        pool,
+        queries,
+        locks,
+        wraparound,
+        archiving,
+        _backed_up(backups),
+        ready,
+    )
     return Judgement(
         status=_status(spec, readings, verdict, lags, verdicts, trees),
         verdicts=verdicts,
@@ -120,6 +136,13 @@ def invalid(problem: str) -> tuple[Verdict, ...]:
         *(Verdict(name, "Unknown", R.NOT_PROBED, text, negligible=True) for name in HEALTH),
         Verdict("Ready", "False", R.INVALID_SPEC, "the spec does not parse; see Accepted"),
     )
+
+
+def _backed_up(found: Finding | None) -> Verdict:
+    if found is None:
+        text = "no PostgresBackupPolicy names this target"
+        return Verdict("BackedUp", "Unknown", R.NO_POLICY, text, negligible=True)
+    return Verdict(found.condition, found.status, found.reason, found.message, found.object)
 
 
 def _reachable(spec: TargetSpec, readings: Sequence[Reading]) -> Verdict:

@@ -238,3 +238,23 @@ class TargetReason(Reason):
         "The target has no credential for this purpose, or its role lacks a right.",
         "Add the credential that the message names; `pgtend target init-sql` prints the minimal role.",
     )
+    NO_POLICY = (
+        "NoPolicy",
+        "No PostgresBackupPolicy names this target, so nothing is known of its backups.",
+        "Make a PostgresBackupPolicy, unless somebody else backs it up.",
+    )
+    NOT_BACKED_UP = (
+        "NotBackedUp",
+        "A policy of this target has no current backup; the message gives the policy's own reason.",
+        "See the condition BackupCurrent of the policy that the message names.",
+    )
+    BACKUP_NOT_VERIFIED = (
+        "BackupNotVerified",
+        "The last backup of a policy of this target was not read back; the message gives the policy's own reason.",
+        "See the condition Verified of the policy that the message names.",
+    )
+    BACKUP_NOT_KNOWN = (
+        "BackupNotKnown",
+        "A policy of this target has not judged its backups yet, or its newest is still being read back.",
+        "Wait; see the conditions of the policy that the message names.",
+    )
