@@ -29,6 +29,7 @@ from pgtend.backups.jobs import dump, verify
 from pgtend.backups.jobs.config import DumpConfig, VerifyConfig
 from pgtend.core.clock import FakeClock
 
+ESCROW = "age1lggyhqrw2nlhcxprm67z43rta597azn8gknawjehu9d9dl0jq3yqqvfafg"
 NOWHERE = {"nodeSelector": {"pgtend.dev/no-such-node": "true"}}
 
 
@@ -106,7 +107,8 @@ class Ground:
                             "name": "verify",
                             "publicKey": str(self.identity.to_public()),
                             "identity": {"secretRef": {"name": "identity", "key": "age.txt"}},
-                        }
+                        },
+                        {"name": "escrow", "publicKey": ESCROW},
                     ]
                 }
             },

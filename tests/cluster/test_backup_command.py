@@ -110,7 +110,7 @@ def test_whoever_waits_is_told_what_came_of_it(
     found = json.loads(command(cluster, "list", "-n", space, "-o", "json", "--policy", "orders").stdout)
     by_name = {one["name"]: one for one in found["backups"]}
     assert set(by_name) == {"first", "second"}
-    assert by_name["first"]["verified"]["level"] == "Read" and by_name["first"]["recipients"] == ["verify"]
+    assert by_name["first"]["verified"]["level"] == "Read" and by_name["first"]["recipients"] == ["verify", "escrow"]
     assert by_name["first"]["databases"] == [ground.database]
     others = {one["where"].rpartition("/")[2]: one["message"] for one in found["notBackups"]}
     assert "RowSecurity" in others["third"] and "Expired" in others["late"]

@@ -88,7 +88,7 @@ def test_a_backup_now_from_the_wish_to_the_record_that_was_read_back(ground: Gro
     assert status["backups"]["total"] == status["backups"]["verified"] == 1
     assert status["worst"]["reason"] == "InForce"
     record = (cluster.get(BACKUP, space, "now") or {})["status"]
-    assert record["databases"][0]["name"] == ground.database and record["recipients"] == ["verify"]
+    assert record["databases"][0]["name"] == ground.database and record["recipients"] == ["verify", "escrow"]
     lines = cluster.kubectl("get", "pgb", "-n", space).splitlines()
     assert lines[0].split() == ["NAME", "POLICY", "READY", "VERIFIED", "REASON", "SIZE", "EXPIRES", "AGE"]
     assert lines[1].split()[:5] == ["now", "orders", "True", "True", "Verified"]
@@ -226,6 +226,7 @@ def test_the_cronjob_is_what_the_policy_says(ground: Ground, operator: StartOper
     "BackupDestination.reason.InvalidRecipient",
     "BackupDestination.reason.MissingPrivilege",
     "BackupDestination.reason.LifecycleConflict",
+    "BackupDestination.reason.IdentityOnlyInCluster",
     "BackupDestination.reason.NotReached",
     "BackupDestination.reason.NotAccepted",
     "BackupDestination.spec.s3.endpoint",
@@ -256,9 +257,15 @@ def test_what_a_destination_lacks_is_told_within_ten_seconds(ground: Ground, ope
     wrong = ground.destination_spec()
     wrong["encryption"]["age"]["recipients"][0]["publicKey"] = AGE_KEY[:-1] + "q"
     ground.apply("BackupDestination", "typo", wrong)
+    lone = ground.destination_spec()
+    lone["encryption"]["age"]["recipients"].pop()
+    ground.apply("BackupDestination", "lone", lone)
     for name, (_, condition, status, reason) in cases.items():
         found = cluster.wait_condition(DESTINATION, space, name, condition, status, reason)
         assert len(found["message"]) > 20, found
+    found = cluster.wait_condition(DESTINATION, space, "lone", "Safe", "False", "IdentityOnlyInCluster")
+    assert "kept outside" in found["message"]
+    cluster.wait_condition(DESTINATION, space, "lone", "Ready", "True", "InForce")
     cluster.wait_condition(DESTINATION, space, "typo", "Accepted", "False", "InvalidRecipient")
     cluster.wait_condition(DESTINATION, space, "typo", "Reachable", "Unknown", "NotAccepted")
     cluster.wait_condition(DESTINATION, space, "away", "Safe", "Unknown", "NotReached")

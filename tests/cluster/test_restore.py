@@ -405,4 +405,4 @@ def test_how_a_pod_failed_is_the_operations_reason(ground: Ground, operator: Sta
     job = job_of(ground, "locked")["metadata"]["name"]
     cluster.secret(space, "identity", {"age.txt": f"{pyrage.x25519.Identity.generate()}\n"})
     assert ground.run_pod(job)["reason"] == "KeyMissing"
-    failed("locked", "KeyMissing", "the identity belongs to none of the recipients verify")
+    failed("locked", "KeyMissing", "the identity belongs to none of the recipients verify, escrow")

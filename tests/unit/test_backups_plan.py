@@ -28,6 +28,7 @@ from pgtend.objectstore.errors import StoreReason
 from pgtend.objectstore.pipe import PipeReason
 
 KEY = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+ESCROW = "age1lggyhqrw2nlhcxprm67z43rta597azn8gknawjehu9d9dl0jq3yqqvfafg"
 POLICY = ObjectKey("PostgresBackupPolicy", "databases", "orders")
 
 
@@ -43,7 +44,7 @@ def secret(name: str) -> dict[str, object]:
     return {"accessKey": {"id": {"secretRef": {"name": name}}, "secret": {"secretRef": {"name": name}}}}
 
 
-def destination(**credentials: object) -> DestinationSpec:
+def destination(escrow: str = ESCROW, **credentials: object) -> DestinationSpec:
     return DestinationSpec.model_validate(
         {
             "s3": {
@@ -55,7 +56,7 @@ def destination(**credentials: object) -> DestinationSpec:
                 "age": {
                     "recipients": [
                         {"name": "verify", "publicKey": KEY, "identity": {"secretRef": {"name": "key"}}},
-                        {"name": "escrow", "publicKey": KEY},
+                        {"name": "escrow", "publicKey": escrow},
                     ]
                 }
             },
@@ -228,3 +229,13 @@ def test_a_store_that_overwrites_is_not_ready() -> None:
 def test_rules_that_nobody_may_read_are_unknown() -> None:
     judged = judge(destination(), Look(honored=True, rules=None), keep=None)
     assert {v.type: v.status for v in judged.verdicts}["Safe"] == "Unknown"
+
+
+def test_an_identity_is_kept_elsewhere_or_that_is_told() -> None:
+    well = judge(destination(), Look(honored=True), keep=None).verdicts
+    assert {v.type: v.reason for v in well}["Safe"] is DestinationReason.AS_EXPECTED
+    # the same key under another name is no other copy
+    judged = judge(destination(escrow=KEY), Look(honored=True, rules=None), keep=None)
+    found = {v.type: (v.status, v.reason) for v in judged.verdicts}
+    assert found["Safe"] == ("False", DestinationReason.IDENTITY_ONLY_IN_CLUSTER)
+    assert found["Ready"][0] == "True"

@@ -101,6 +101,13 @@ def _safe(
             " exclude the prefix from the rule"
         )
         return Verdict("Safe", "False", R.LIFECYCLE_CONFLICT, text, object=first.id)
+    elsewhere = _elsewhere(spec)
+    if not elsewhere:
+        text = (
+            "every identity that opens the backups is a Secret of this cluster: who loses it loses all of them. Keep a"
+            " copy elsewhere, and add a recipient without identity whose private key is kept outside"
+        )
+        return Verdict("Safe", "False", R.IDENTITY_ONLY_IN_CLUSTER, text, object=spec.encryption.age.recipients[0].name)
     if look.braked:
         return Verdict("Safe", "Unknown", R.BRAKE_ON, "the brake is on: conditional writes are not tested")
     if look.rules is None:
@@ -109,10 +116,16 @@ def _safe(
             " give `read` the right s3:GetLifecycleConfiguration"
         )
         return Verdict("Safe", "Unknown", R.MISSING_PRIVILEGE, text)
-    elsewhere = sum(recipient.identity is None for recipient in spec.encryption.age.recipients)
     kept = f"{elsewhere} {'identity is' if elsewhere == 1 else 'identities are'} kept elsewhere"
     text = f"conditional writes honored, no lifecycle rule expires backups, {kept}"
     return Verdict("Safe", "True", R.AS_EXPECTED, text)
+
+
+def _elsewhere(spec: DestinationSpec) -> int:
+    """Recipients whose private key is kept outside the cluster, as far as the spec tells."""
+    recipients = spec.encryption.age.recipients
+    inside = {recipient.public_key for recipient in recipients if recipient.identity is not None}
+    return sum(recipient.identity is None and recipient.public_key not in inside for recipient in recipients)
 
 
 def conflicting(rules: Sequence[Mapping[str, Any]], *, prefix: str, keep: timedelta | None) -> Sequence[LifecycleRule]:

@@ -44,6 +44,11 @@ class DestinationReason(Reason):
         "A lifecycle rule of the bucket deletes backups earlier than the policies do.",
         "Exclude the prefix from the rule that the message names.",
     )
+    IDENTITY_ONLY_IN_CLUSTER = (
+        "IdentityOnlyInCluster",
+        "Every private key that opens the backups is a Secret of the cluster that they are to protect.",
+        "Add a recipient without `identity` whose private key is kept outside: backups from then on have it.",
+    )
     MISSING_PRIVILEGE = (
         "MissingPrivilege",
         "No credential may read the bucket's lifecycle rules, so nothing is claimed about them.",
