@@ -24,6 +24,7 @@ CREATE TABLE shop.parts (id int, note text, secret text) PARTITION BY RANGE (id)
 CREATE TABLE shop.parts_1 PARTITION OF shop.parts FOR VALUES FROM (0) TO (9);
 CREATE VIEW shop.seen AS SELECT 1 AS one;
 CREATE MATERIALIZED VIEW shop.kept AS SELECT 1 AS one;
+CREATE FOREIGN TABLE shop.far (id int) SERVER elsewhere;
 REVOKE EXECUTE ON ALL ROUTINES IN SCHEMA shop FROM PUBLIC;
 REVOKE USAGE ON TYPE shop."Odd Type", shop.money FROM PUBLIC;
 """
@@ -34,6 +35,8 @@ def ground(server: PostgresServer) -> Shop:
     shop = Shop.open(server)
     with server.superuser_connect(shop.name) as connection:
         connection.execute(f"GRANT CREATE ON SCHEMA shop TO {shop.owner}")
+        connection.execute("CREATE FOREIGN DATA WRAPPER none; CREATE SERVER elsewhere FOREIGN DATA WRAPPER none")
+        connection.execute(f"GRANT USAGE ON FOREIGN SERVER elsewhere TO {shop.owner}")
         connection.execute(f"SET ROLE {shop.owner}")
         connection.execute(MAKE)
     return shop
@@ -44,7 +47,12 @@ def every_kind(shop: Shop) -> list[dict[str, Any]]:
     return [
         {"database": shop.name, "kind": "Database", "privileges": ["Connect", "Create", "Temporary"]},
         {"database": shop.name, "kind": "Schema", "names": ["shop"], "privileges": ["All"]},
-        {**here, "kind": "Table", "names": ["items", "par*", "seen", "kept"], "privileges": ["Select", "Truncate"]},
+        {
+            **here,
+            "kind": "Table",
+            "names": ["items", "par*", "seen", "kept", "far"],
+            "privileges": ["Select", "Truncate"],
+        },
         {**here, "kind": "Table", "names": ["lines"], "columns": ["id"], "privileges": ["Update", "References"]},
         {**here, "kind": "Sequence", "privileges": ["Usage", "Select"]},
         {**here, "kind": "Function", "names": ["pay(integer, text)", "Odd*", "total(integer)"], "privileges": ["All"]},
@@ -63,6 +71,7 @@ def holds(server: PostgresServer, shop: Shop, role: str) -> set[str]:
         "partition": "has_table_privilege(%(r)s, 'shop.parts_1', 'SELECT')",
         "view": "has_table_privilege(%(r)s, 'shop.seen', 'SELECT')",
         "materialized": "has_table_privilege(%(r)s, 'shop.kept', 'SELECT')",
+        "foreign": "has_table_privilege(%(r)s, 'shop.far', 'SELECT')",
         "delete": "has_table_privilege(%(r)s, 'shop.items', 'DELETE')",
         "column": "has_column_privilege(%(r)s, 'shop.lines', 'id', 'UPDATE')",
         "lines": "has_table_privilege(%(r)s, 'shop.lines', 'UPDATE')",
@@ -81,8 +90,8 @@ def holds(server: PostgresServer, shop: Shop, role: str) -> set[str]:
 
 
 ALL = {
-    "create", "temporary", "schema", "partitioned", "partition", "view", "materialized", "column", "sequence", "pay2",
-    "aggregate", "odd", "procedure", "enum", "domain",
+    "create", "temporary", "schema", "partitioned", "partition", "view", "materialized", "foreign", "column",
+    "sequence", "pay2", "aggregate", "odd", "procedure", "enum", "domain",
 }  # fmt: skip
 
 

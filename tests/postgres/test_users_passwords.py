@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import re
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import psycopg
 import pytest
@@ -15,6 +18,46 @@ from tests.postgres.users_ground import Shop, reached
 
 GENERATED = {"generate": {}}
 NONE = {"none": {}}
+
+
+async def test_a_program_finds_the_primary_by_what_the_secret_says(postgres: Postgres, tmp_path: Path) -> None:
+    """The standby comes first in the target's spec; names and words that need quoting everywhere."""
+    server = postgres(18, fresh=True)
+    standby = server.make_standby()
+    members = [{"name": "b", "host": standby.host, "port": standby.port}]
+    members += [{"name": "a", "host": server.host, "port": server.port}]
+    database = server.fresh_name("o'rders é/?&%")
+    server.execute(f'CREATE DATABASE "{database}"')
+    ground, name = Ground(server), Ground(server).name()
+    role = f"shop@{name}:/x y%"
+    given: Any = {"password": {"secretRef": {"name": "mine"}}, "secret": {"database": database}}
+    plain = "p@ss/w:or\\d?&#% é'\""
+    ground.api.objects["mine"] = {
+        "metadata": {"name": "mine", "resourceVersion": "1", "annotations": {}},
+        "data": {"password": base64.b64encode(plain.encode()).decode()},
+    }
+    async with reached(server, members=members) as target:
+        case = await ground.tend(target, name, roleName=role, **given)
+        assert conditions(case)["Ready"] == ("True", "InForce")
+        server.wait_replayed(standby)
+    values = ground.secret(name)
+    where = "SELECT pg_is_in_recovery(), inet_server_port(), current_user, current_database()"
+    asked = f"sslrootcert={quote(str(server.ca_path), safe='')}"
+    with psycopg.connect(f"{values['uri']}&{asked}") as program:
+        assert program.execute(where).fetchone() == (False, server.port, role, database)
+    pgpass = tmp_path / "pgpass"
+    pgpass.write_text(values["pgpass"])
+    pgpass.chmod(0o600)
+    keys = {"host": "host", "port": "port", "dbname": "dbname", "username": "user"}
+    by_file = {keyword: values[key] for key, keyword in keys.items()}
+    for attributes, port in (("read-write", server.port), ("standby", standby.port)):
+        with psycopg.connect(**by_file, passfile=str(pgpass), target_session_attrs=attributes) as program:
+            assert program.execute(where).fetchone() == (attributes == "standby", port, role, database)
+    jdbc = urlsplit(values["jdbc-uri"].removeprefix("jdbc:"))
+    assert jdbc.netloc == f"{standby.host}:{standby.port},{server.host}:{server.port}"
+    said = parse_qs(jdbc.query)
+    assert (said["user"], said["password"], said["targetServerType"]) == ([role], [plain], ["primary"])
+    assert unquote(jdbc.path.removeprefix("/")) == database
 
 
 @pytest.mark.covers("DatabaseUser.spec.password.onLostSecret")

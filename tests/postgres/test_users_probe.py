@@ -213,6 +213,28 @@ async def test_who_observes_sees_it_too_and_tries_once(postgres: Postgres) -> No
     assert len(ground.api.published) == 1
 
 
+async def test_who_observes_is_told_the_first_twenty_of_what_differs(server: PostgresServer) -> None:
+    ground = Ground(server)
+    name, groups = ground.name(), [server.fresh_name("group") for _ in range(25)]
+    for group in groups:
+        server.execute(f"CREATE ROLE {group}; GRANT {group} TO pgtend_users WITH ADMIN OPTION")
+    spec: Any = {"memberOf": [{"role": group} for group in groups]}
+    async with reached(server) as target:
+        case = await ground.tend(target, name, **spec)
+    for group in groups:
+        server.execute(f'REVOKE {group} FROM "{name}" CASCADE')
+        server.execute(f'SET ROLE pgtend_users; REVOKE {group} FROM "{name}" CASCADE')
+    async with reached(server, mode="Observe") as target:
+        case = ground.again(case)
+        case.observing = "target databases/orders"
+        await ground.tender.tend(target, [case])
+    drift = status(case)["drift"]
+    assert drift == {"total": 25, "differences": [f"membership in {group} is missing" for group in sorted(groups)[:20]]}
+    assert conditions(case)["InSync"] == ("False", "Drifted")
+    assert message(case, "InSync").startswith("25 differences: ") and message(case, "InSync").endswith("and 22 more")
+    assert not server.execute("SELECT 1 FROM pg_auth_members WHERE member = %s::regrole", [f'"{name}"'])
+
+
 @pytest.mark.covers("DatabaseUser.reason.PasswordDiffers")
 async def test_who_sets_it_again_and_again_is_told(postgres: Postgres) -> None:
     server = postgres(18)
