@@ -144,7 +144,9 @@ def test_the_cronjob_is_what_the_policy_says(ground: Ground, operator: StartOper
     now = datetime.now(UTC)
     some_day, day_of_month = now + timedelta(days=3), 5 if 10 < now.day < 20 else 15
     weekly = {"weekly": {"days": [f"{some_day:%A}"], "at": "03:30"}}
-    ground.policy(schedule=weekly, timeZone="Europe/Berlin", timeout="2h")
+    parts = {"schemas": {"include": ["sh*"]}, "tables": {"exclude": ["shop.events_*"]}}
+    dump = {"databases": [{"name": ground.database, **parts}, {"name": "other"}]}
+    ground.policy(schedule=weekly, timeZone="Europe/Berlin", timeout="2h", dump=dump)
     cluster.wait_condition(POLICY, space, "orders", "Ready", "True", "InForce", seconds=60)
     found = cluster.get("cronjob", space, "orders-dump") or {}
     spec = found["spec"]
@@ -153,6 +155,20 @@ def test_the_cronjob_is_what_the_policy_says(ground: Ground, operator: StartOper
     assert spec["startingDeadlineSeconds"] == 3600 and spec["suspend"] is False
     job = spec["jobTemplate"]["spec"]
     assert job["activeDeadlineSeconds"] == 7200 and job["backoffLimit"] == 1
+    told = json.loads(job["template"]["metadata"]["annotations"]["pgtend.dev/job"])
+    assert told["databases"] == [ground.database, "other"]
+    assert [part["name"] for part in told["parts"]] == [ground.database]
+    assert told["parts"][0]["schemas"]["include"] == ["sh*"]
+    mixed = {"name": "a", "schemas": {"include": ["shop"]}, "tables": {"include": ["shop.orders"]}}
+    said = cluster.refused(
+        body("PostgresBackupPolicy", space, "mixed", ground.policy_spec(dump={"databases": [mixed]}))
+    )
+    assert "tables.include stands alone" in said
+    undotted = {"name": "a", "tables": {"include": ["orders"]}}
+    said = cluster.refused(
+        body("PostgresBackupPolicy", space, "mixed", ground.policy_spec(dump={"databases": [undotted]}))
+    )
+    assert "should match" in said
     pod = job["template"]["spec"]
     container = pod["containers"][0]
     assert pod["automountServiceAccountToken"] is False and pod["securityContext"]["runAsNonRoot"] is True

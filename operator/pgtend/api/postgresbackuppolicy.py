@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pgtend.api.base import ApiModel, Column, Kind
 from pgtend.api.conditions import BaseStatus
@@ -12,11 +12,52 @@ from pgtend.api.pod import PodSettings
 from pgtend.api.reasons import BackupReason
 from pgtend.api.refs import LocalRef, TargetRef
 from pgtend.api.schedule import DEFAULT_TIME_ZONE, Daily, Schedule, TimeZoneName
+from pgtend.api.tasks import NamePatterns
 from pgtend.api.types import Duration, Identifier, TimeOfDay, Timestamp
+
+TablePatterns = Annotated[
+    tuple[Annotated[str, Field(min_length=3, max_length=128, pattern=r"^[^.]+\..+$")], ...], Field(max_length=64)
+]
+
+
+_TOGETHER = "tables.include stands alone: it takes the tables that it names, whatever their schema, and nothing else"
+
+
+class Chosen(ApiModel):
+    """Patterns that know `*`. Without include all are meant; exclude wins."""
+
+    include: NamePatterns = ()
+    exclude: NamePatterns = ()
+
+
+class ChosenTables(ApiModel):
+    """Patterns `<schema>.<table>` that know `*`; the schema's part ends at the first dot."""
+
+    include: TablePatterns = ()
+    exclude: TablePatterns = ()
 
 
 class DumpedDatabase(ApiModel):
+    """What is dumped of a database. With an include it is parts of it: what belongs to no schema or table that is named
+    (extensions, publications, large objects) is left out then."""
+
     name: Identifier
+    schemas: Chosen = Chosen()
+    tables: ChosenTables = ChosenTables()
+    cel = (
+        (
+            "!(has(self.tables) && has(self.tables.include) && size(self.tables.include) > 0 && has(self.schemas)"
+            " && ((has(self.schemas.include) && size(self.schemas.include) > 0)"
+            " || (has(self.schemas.exclude) && size(self.schemas.exclude) > 0)))",
+            _TOGETHER,
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _not_together(self) -> Self:
+        if self.tables.include and (self.schemas.include or self.schemas.exclude):
+            raise ValueError(_TOGETHER)
+        return self
 
 
 class DumpSettings(ApiModel):

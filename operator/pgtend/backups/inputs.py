@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pgtend.api.backupdestination import AgeRecipient, DestinationSpec, StoreCredential
-from pgtend.api.postgresbackuppolicy import PolicySpec
+from pgtend.api.postgresbackuppolicy import Chosen, ChosenTables, PolicySpec
 from pgtend.api.postgrestarget import Credential, TargetSpec
 from pgtend.api.restore import RestoreDatabase
 from pgtend.backups.jobs.config import (
@@ -82,6 +82,7 @@ def dump_config(
         retain_until=retain_until,
         server=_access(target, credential, "backup", setting.identifier, setting.timeline),
         databases=None if databases is None else tuple(database.name for database in databases),
+        parts=tuple(d for d in databases or () if d.schemas != Chosen() or d.tables != ChosenTables()),
         globals=spec.dump.globals,
         row_counts=spec.dump.row_counts,
         compression_level=spec.dump.compression_level,

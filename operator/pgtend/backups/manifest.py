@@ -44,6 +44,8 @@ class DatabaseContents(_Record):
     snapshot: Snapshot
     tables: tuple[TableRows, ...]
     large_objects: int = 0
+    selected: str | None = None
+    """What of it was taken, for people; None stands for everything."""
 
     @property
     def rows(self) -> int | None:

@@ -200,6 +200,11 @@ class BackupReason(Reason):
         "Roles were to be dumped with passwords, and the role may not read pg_authid.",
         "Set `spec.dump.globals: Auto`, or grant SELECT on pg_authid.",
     )
+    NOTHING_SELECTED = (
+        "NothingSelected",
+        "The patterns of a database match no table of it, so the backup would hold none.",
+        "Correct `schemas` and `tables` of that entry of `spec.dump.databases`.",
+    )
     LOCK_TIMEOUT = (
         "LockTimeout",
         "A table stayed locked by somebody else for longer than `spec.dump.lockTimeout`.",

@@ -10,8 +10,9 @@ from __future__ import annotations
 from psycopg import sql
 
 from pgtend.backups.jobs.config import JobReason
+from pgtend.backups.jobs.selection import EVERYTHING, Selection
 from pgtend.backups.jobs.session import Connection
-from pgtend.backups.jobs.snapshot import DUMPED
+from pgtend.backups.jobs.snapshot import DUMPED, OWNER
 from pgtend.core.errors import PgtendError
 
 SHOWN = 5
@@ -20,7 +21,7 @@ _ROLE = sql.SQL("SELECT rolsuper, rolsuper OR rolbypassrls FROM pg_roles WHERE r
 
 # 14 to 18; one pass over pg_class. Partitioned parents count: pg_dump locks them and that needs SELECT.
 _UNREADABLE = sql.SQL("""
-SELECT n.nspname, c.relname, c.relkind,
+SELECT n.nspname, c.relname, c.relkind, {owner},
        has_schema_privilege(n.oid, 'USAGE'),
        CASE c.relkind WHEN 'S' THEN has_sequence_privilege(c.oid, 'SELECT')
                       ELSE has_table_privilege(c.oid, 'SELECT') END
@@ -30,13 +31,18 @@ WHERE c.relkind IN ('r', 'p', 'S') AND {dumped}
            AND CASE c.relkind WHEN 'S' THEN has_sequence_privilege(c.oid, 'SELECT')
                               ELSE has_table_privilege(c.oid, 'SELECT') END)
 ORDER BY 1, 2
-""").format(dumped=DUMPED)
+""").format(dumped=DUMPED, owner=OWNER)
 
 _FILTERED = sql.SQL("""
 SELECT n.nspname, c.relname
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity AND row_security_active(c.oid) AND {dumped}
 ORDER BY 1, 2
+""").format(dumped=DUMPED)
+
+_NAMES = sql.SQL("""
+SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND {dumped}
 """).format(dumped=DUMPED)
 
 # Large objects know owner and ACL only; pg_read_all_data does not cover them before a server says so itself below.
@@ -59,16 +65,18 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def check_database(connection: Connection, *, database: str, user: str) -> None:
+def check_database(connection: Connection, *, database: str, user: str, selection: Selection = EVERYTHING) -> None:
     """Raises PgtendError (PermissionDenied, RowSecurity, LargeObjectDenied) unless all that a dump must hold can be
-    read by this session's role."""
+    read by this session's role, and PgtendError(NothingSelected) where `selection` takes no table."""
+    if not selection.everything:
+        _check_selection(connection, database, selection)
     role = connection.execute(_ROLE).fetchone()
     superuser, bypasses = role if role is not None else (False, False)
     if superuser:
         return
-    _check_tables(connection, database, user)
+    _check_tables(connection, database, user, selection)
     if not bypasses:
-        filtered = connection.execute(_FILTERED).fetchall()
+        filtered = [row for row in connection.execute(_FILTERED) if selection.takes(*row)]
         if filtered:
             schema, table = filtered[0]
             raise PgtendError(
@@ -78,11 +86,26 @@ def check_database(connection: Connection, *, database: str, user: str) -> None:
                 object=f"{database}.{schema}.{table}",
                 transient=False,
             )
-    _check_large_objects(connection, database, user)
+    if selection.whole:
+        _check_large_objects(connection, database, user)
 
 
-def _check_tables(connection: Connection, database: str, user: str) -> None:
-    unreadable = connection.execute(_UNREADABLE).fetchall()
+def _check_selection(connection: Connection, database: str, selection: Selection) -> None:
+    if not any(selection.takes(schema, name) for schema, name in connection.execute(_NAMES)):
+        raise PgtendError(
+            JobReason.NOTHING_SELECTED,
+            f"no table of {database} is meant by ({selection.told()}): correct them in spec.dump.databases",
+            object=database,
+            transient=False,
+        )
+
+
+def _check_tables(connection: Connection, database: str, user: str, selection: Selection) -> None:
+    unreadable = [
+        (schema, name, kind, usage, readable)
+        for schema, name, kind, owner, usage, readable in connection.execute(_UNREADABLE)
+        if selection.takes(schema, name, owner=tuple(owner) if owner else None)
+    ]
     if not unreadable:
         return
     grants = []

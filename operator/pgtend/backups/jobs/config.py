@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from pgtend.api.base import ApiModel
 from pgtend.api.conditions import Reason
+from pgtend.api.postgresbackuppolicy import DumpedDatabase
 from pgtend.api.types import Duration
 from pgtend.backups.manifest import Snapshot
 from pgtend.objectstore.config import CredentialFiles, StoreConfig
@@ -58,6 +59,11 @@ class JobReason(Reason):
         "GlobalsDenied",
         "Roles were to be dumped with passwords, and the role may not read pg_authid.",
         "Set `spec.dump.globals: Auto`, or grant SELECT on pg_authid.",
+    )
+    NOTHING_SELECTED = (
+        "NothingSelected",
+        "The patterns of a database match no table of it, so the backup would hold none.",
+        "Correct `schemas` and `tables` of that entry of `spec.dump.databases`.",
     )
     LOCK_TIMEOUT = (
         "LockTimeout",
@@ -223,6 +229,8 @@ class DumpConfig(_PolicyJob):
     retain_until: datetime | None = None
     server: ServerAccess
     databases: Annotated[tuple[str, ...] | None, Field(min_length=1)] = None
+    parts: tuple[DumpedDatabase, ...] = ()
+    """What is taken of databases of which not everything is."""
     globals: Literal["Auto", "WithPasswords", "WithoutPasswords", "None"] = "Auto"
     row_counts: Literal["Exact", "None"] = "Exact"
     compression_level: Annotated[int, Field(ge=1, le=19)] = 1

@@ -25,6 +25,7 @@ from pgtend.backups.jobs.databases import Database, choose_databases, reads_pass
 from pgtend.backups.jobs.destination import open_store, try_out
 from pgtend.backups.jobs.programs import Programs
 from pgtend.backups.jobs.report import Report, conclude
+from pgtend.backups.jobs.selection import Selection
 from pgtend.backups.jobs.session import Access, Primary
 from pgtend.backups.jobs.snapshot import Exporter, RowCounter, TablesChangedError, first_line, take_until_stable
 from pgtend.backups.jobs.stream import Companion, Streamed, contents_of, stored_data, stream
@@ -143,8 +144,13 @@ class _Dump:
             )
         for database in databases:
             with access.session(primary, database.name) as connection:
-                check_database(connection, database=database.name, user=access.user)
+                check_database(
+                    connection, database=database.name, user=access.user, selection=self._selection(database)
+                )
         return databases, able and config.globals != "WithoutPasswords"
+
+    def _selection(self, database: Database) -> Selection:
+        return Selection(next((part for part in self._config.parts if part.name == database.name), None))
 
     def _dump_database(
         self, primary: Primary, database: Database, passfile: Path | None
@@ -155,7 +161,7 @@ class _Dump:
         why = ""
         for _ in range(WHOLE_DUMPS):
             with self._access.session(primary, database.name) as connection:
-                exporter = Exporter(connection)
+                exporter = Exporter(connection, self._selection(database))
                 held, again = take_until_stable(exporter, lock_timeout=self._config.lock_timeout.seconds)
                 self._restarts += again
                 counter = RowCounter(exporter, held)
@@ -169,7 +175,8 @@ class _Dump:
                     if self._open and self._open[-1].upload.key == self._location.dump(database.name):
                         self._open.pop().upload.abort()
                     continue
-            return contents_of(database, held, counter.rows), stored_data(streamed, database=database.name)
+            contents = contents_of(database, held, counter.rows, selected=self._selection(database).told())
+            return contents, stored_data(streamed, database=database.name)
         raise PgtendError(JobReason.TABLES_CHANGING, f"{database.name}: {why}, in each of {WHOLE_DUMPS} dumps")
 
     def _stream_database(
@@ -183,6 +190,7 @@ class _Dump:
                 "--compress=0",
                 "--no-password",
                 f"--snapshot={counter.held.snapshot_id}",
+                *self._selection(database).arguments(),
                 # All tables are locked by us: these are granted at once unless somebody queues in between.
                 f"--lock-wait-timeout={2000 + len(counter.held.tables)}",
                 "--dbname=" + self._access.program_conninfo(primary, database=database.name, passfile=passfile),

@@ -19,6 +19,7 @@ from psycopg import sql
 from psycopg.rows import TupleRow
 
 from pgtend.backups.jobs.config import JobReason
+from pgtend.backups.jobs.selection import EVERYTHING, Selection
 from pgtend.backups.jobs.session import Connection
 from pgtend.core.errors import PgtendError
 from pgtend.core.failpoints import failpoint
@@ -30,6 +31,12 @@ DUMPED = sql.SQL("""(n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_s
                    AND d.objsubid = 0 AND d.deptype = 'e')
        OR EXISTS (SELECT FROM pg_extension e WHERE c.oid = ANY (e.extconfig))))""")
 
+# Schema and name of the table that a sequence belongs to; NULL for all else. Two look-ups by index for each sequence.
+OWNER = sql.SQL("""(SELECT ARRAY[m.nspname, o.relname]::text[]
+  FROM pg_depend d JOIN pg_class o ON o.oid = d.refobjid JOIN pg_namespace m ON m.oid = o.relnamespace
+  WHERE c.relkind = 'S' AND d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0
+    AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') LIMIT 1)""")
+
 # pg_relation_filenode looks at what is committed now, also within an older snapshot. Materialized views are left out:
 # pg_dump stores their definition and the order to refresh, never their rows.
 _STORAGE = sql.SQL("""
@@ -40,12 +47,12 @@ WHERE c.relkind IN ('r', 'S') AND {dumped}
 
 # In the transaction's snapshot. The condition is an extension's WHERE clause for its configuration table.
 _TABLES = sql.SQL("""
-SELECT c.oid::int8, n.nspname, c.relname, c.relkind::text,
+SELECT c.oid::int8, n.nspname, c.relname, c.relkind::text, {owner},
        (SELECT e.extcondition[array_position(e.extconfig, c.oid)] FROM pg_extension e WHERE c.oid = ANY (e.extconfig))
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'S') AND {dumped}
 ORDER BY n.nspname, c.relname
-""").format(dumped=DUMPED)
+""").format(dumped=DUMPED, owner=OWNER)
 
 _POSITION = sql.SQL("SELECT pg_current_wal_flush_lsn()::text, clock_timestamp()")
 
@@ -113,8 +120,8 @@ class Held:
 class Exporter:
     """Takes and holds the snapshot on one session of its own. `server_version` decides nothing: 14 to 18 are alike."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: Connection, selection: Selection = EVERYTHING) -> None:
+        self._connection, self._selection = connection, selection
         self._held: Held | None = None
         self._sequences: dict[int, int] = {}
 
@@ -132,7 +139,8 @@ class Exporter:
         failpoint("backups.dump.after_snapshot")
         tables = tuple(
             Table(oid=oid, schema=schema, name=name, kind=kind, condition=condition or "")
-            for oid, schema, name, kind, condition in connection.execute(_TABLES)
+            for oid, schema, name, kind, owner, condition in connection.execute(_TABLES)
+            if self._selection.takes(schema, name, owner=tuple(owner) if owner else None)
         )
         lockable = [t for t in tables if t.kind in "rp"]
         self._lock(lockable, lock_wait)
@@ -143,7 +151,7 @@ class Exporter:
             lsn=lsn,
             taken_at=taken_at.astimezone(UTC),
             tables=tables,
-            large_objects=large_objects,
+            large_objects=large_objects if self._selection.whole else 0,
         )
         return self._held
 

@@ -117,8 +117,9 @@ def stream(
     return Streamed(upload=upload, written=written, raw_size=raw_size, warnings=warnings)
 
 
-def contents_of(database: Database, held: Held, rows: Mapping[int, int]) -> DatabaseContents:
-    """What the manifest says of a database; `rows` by oid, without those that were not counted."""
+def contents_of(database: Database, held: Held, rows: Mapping[int, int], *, selected: str) -> DatabaseContents:
+    """What the manifest says of a database; `rows` by oid, without those that were not counted; `selected` empty where
+    everything was taken."""
     return DatabaseContents(
         name=database.name,
         snapshot=Snapshot(taken_at=held.taken_at, lsn=held.lsn),
@@ -126,6 +127,7 @@ def contents_of(database: Database, held: Held, rows: Mapping[int, int]) -> Data
             TableRows(schema_name=t.schema, name=t.name, rows=rows.get(t.oid)) for t in held.tables if t.has_rows
         ),
         large_objects=held.large_objects,
+        selected=selected or None,
     )
 
 
