@@ -243,6 +243,7 @@ def test_the_cronjob_is_what_the_policy_says(ground: Ground, operator: StartOper
     "BackupDestination.reason.MissingPrivilege",
     "BackupDestination.reason.LifecycleConflict",
     "BackupDestination.reason.IdentityOnlyInCluster",
+    "BackupDestination.reason.ObjectLockUnavailable",
     "BackupDestination.reason.NotReached",
     "BackupDestination.reason.NotAccepted",
     "BackupDestination.spec.s3.endpoint",
@@ -252,6 +253,8 @@ def test_what_a_destination_lacks_is_told_within_ten_seconds(ground: Ground, ope
     cluster, space = ground.cluster, ground.space
     operator([space])
     shared = ground.s3.fresh_bucket("shared")
+    locked = ground.s3.fresh_bucket("locked", lock=True)
+    lock = {"mode": "Governance", "duration": "1d"}
     rule = {"ID": "tidy", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 14}}
     ground.s3.client().put_bucket_lifecycle_configuration(Bucket=shared, LifecycleConfiguration={"Rules": [rule]})
     cluster.secret(space, "half", {"id": "someone"})
@@ -267,6 +270,8 @@ def test_what_a_destination_lacks_is_told_within_ten_seconds(ground: Ground, ope
             "Safe", "Unknown", "MissingPrivilege",
         ),
         "shared": ({"bucket": shared}, "Safe", "False", "LifecycleConflict"),
+        "lockless": ({"objectLock": lock}, "Safe", "False", "ObjectLockUnavailable"),
+        "locked": ({"bucket": locked, "objectLock": lock}, "Safe", "True", "AsExpected"),
     }  # fmt: skip
     for name, (change, *_) in cases.items():
         ground.apply("BackupDestination", name, ground.destination_spec(**change))
@@ -279,6 +284,12 @@ def test_what_a_destination_lacks_is_told_within_ten_seconds(ground: Ground, ope
     for name, (_, condition, status, reason) in cases.items():
         found = cluster.wait_condition(DESTINATION, space, name, condition, status, reason)
         assert len(found["message"]) > 20, found
+    for name, shown in (("locked", "Governance"), ("shared", "None")):
+        assert (cluster.get(DESTINATION, space, name) or {})["status"]["objectLock"] == shown
+    cluster.wait_condition(DESTINATION, space, "lockless", "Ready", "False", "ObjectLockUnavailable")
+    both = {"serverSideEncryption": {"aes256": {}, "kms": {}}}
+    said = cluster.refused(body("BackupDestination", space, "both", ground.destination_spec(**both)))
+    assert "exactly one of aes256 and kms" in said
     found = cluster.wait_condition(DESTINATION, space, "lone", "Safe", "False", "IdentityOnlyInCluster")
     assert "kept outside" in found["message"]
     cluster.wait_condition(DESTINATION, space, "lone", "Ready", "True", "InForce")

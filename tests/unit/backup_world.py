@@ -42,6 +42,7 @@ class World:
         policy: str = POLICY,
         installation: str = INSTALLATION,
         retain_until: datetime | None = None,
+        locked_until: datetime | None = None,
     ) -> Location:
         self.count += 1
         finished = NOW - timedelta(days=age_days)
@@ -54,6 +55,7 @@ class World:
             policy=PolicyRecord(namespace="databases", name=policy),
             backup_name=f"{policy}-{where.identifier[:15]}",
             retain_until=retain_until,
+            locked_until=locked_until,
             system_identifier=where.system_identifier,
             timeline=3,
             server_version="17.7",

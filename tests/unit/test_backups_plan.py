@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from pgtend import backups
 from pgtend.api.backupdestination import DestinationSpec
@@ -44,13 +45,14 @@ def secret(name: str) -> dict[str, object]:
     return {"accessKey": {"id": {"secretRef": {"name": name}}, "secret": {"secretRef": {"name": name}}}}
 
 
-def destination(escrow: str = ESCROW, **credentials: object) -> DestinationSpec:
+def destination(escrow: str = ESCROW, s3: dict[str, object] | None = None, **credentials: object) -> DestinationSpec:
     return DestinationSpec.model_validate(
         {
             "s3": {
                 "bucket": "example-pg-backups",
                 "prefix": "production",
                 "credentials": {"write": secret("w"), **credentials},
+                **(s3 or {}),
             },
             "encryption": {
                 "age": {
@@ -239,3 +241,38 @@ def test_an_identity_is_kept_elsewhere_or_that_is_told() -> None:
     found = {v.type: (v.status, v.reason) for v in judged.verdicts}
     assert found["Safe"] == ("False", DestinationReason.IDENTITY_ONLY_IN_CLUSTER)
     assert found["Ready"][0] == "True"
+
+
+@pytest.mark.parametrize(
+    ("asked", "locks", "safe", "shown"),
+    [
+        ("Governance", True, ("True", DestinationReason.AS_EXPECTED), "Governance"),
+        ("Compliance", True, ("True", DestinationReason.AS_EXPECTED), "Compliance"),
+        ("Governance", False, ("False", DestinationReason.OBJECT_LOCK_UNAVAILABLE), "None"),
+        ("Governance", None, ("Unknown", DestinationReason.MISSING_PRIVILEGE), None),
+        (None, False, ("True", DestinationReason.AS_EXPECTED), "None"),
+    ],
+)
+def test_a_lock_that_is_asked_for_is_there_or_that_is_told(
+    asked: str | None, locks: bool | None, safe: tuple[str, DestinationReason], shown: str | None
+) -> None:
+    lock: dict[str, object] = {"objectLock": {"mode": asked, "duration": "30d"}} if asked else {}
+    judged = judge(destination(s3=lock), Look(honored=True, locks=locks), keep=None)
+    found = {v.type: (v.status, v.reason) for v in judged.verdicts}
+    assert found["Safe"] == safe and judged.status.object_lock == shown
+    assert found["Ready"][0] == ("False" if locks is False and asked else "True")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"serverSideEncryption": {}},
+        {"serverSideEncryption": {"aes256": {}, "kms": {}}},
+        {"objectLock": {"mode": "Governance", "duration": "0s"}},
+        {"uploadRate": "100k"},
+        {"limits": {"objectSize": "1Mi"}},
+    ],
+)
+def test_what_no_store_can_do_is_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        destination(s3=options)

@@ -12,6 +12,7 @@ from tests.unit.backup_world import NOW, POLICY, PREFIX, World
 
 from pgtend.api.postgresbackuppolicy import Keep, Retention
 from pgtend.backups.generations import longest, standing
+from pgtend.backups.judge import summarize
 from pgtend.backups.retention import (
     KEEP_NONE,
     DeleteObject,
@@ -259,3 +260,15 @@ def test_how_old_a_backup_becomes() -> None:
     assert longest(Retention()) == 30 * DAY
     assert longest(Retention(keep=Keep(daily=7, weekly=4))) == 30 * DAY
     assert longest(Retention(keep=Keep(weekly=8, monthly=12, yearly=2))) == 732 * DAY
+
+
+def test_what_the_store_locks_stays_until_its_lock_ends() -> None:
+    world = World()
+    locked = world.backup(age_days=60, verified=True, locked_until=NOW + DAY)
+    free = world.backup(age_days=50, verified=True, locked_until=NOW)
+    for age in (3, 2, 1):
+        world.backup(age_days=age, verified=True, locked_until=NOW + 9 * DAY)
+    result = plan(world)
+    assert [d.manifest for d in result.deletions] == [free.manifest]
+    assert result.kept == {locked.manifest: Kept.LOCKED}
+    assert summarize(world.catalog(), now=NOW).locked == 4

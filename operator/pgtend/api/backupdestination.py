@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pgtend.api.base import ApiModel, Column, Kind
 from pgtend.api.conditions import BaseStatus
 from pgtend.api.reasons import DestinationReason
 from pgtend.api.refs import FromSecret
-from pgtend.api.types import ItemName
+from pgtend.api.types import Duration, ItemName, Quantity
+
+_MIB = 1 << 20
+_ONE_OF_TWO = "exactly one of aes256 and kms is needed"
+_NO_TIME = "duration is at least one second"
 
 
 class AccessKeyRef(ApiModel):
@@ -39,6 +43,53 @@ class StoreCredentials(ApiModel):
     """Of retention, by the operator: lists, gets, deletes, overwrites manifests, ends uploads."""
 
 
+class Aes256(ApiModel):
+    """With keys of the store."""
+
+
+class Kms(ApiModel):
+    """With a key of the store's key service."""
+
+    key_id: Annotated[str | None, Field(alias="keyID", min_length=1, max_length=2048)] = None
+    """Its id, alias or ARN. Default: the store's own."""
+
+
+class ServerSideEncryption(ApiModel):
+    """What the store is asked to do on top: what it gets is encrypted already."""
+
+    aes256: Aes256 | None = None
+    kms: Kms | None = None
+    cel = (("has(self.aes256) != has(self.kms)", _ONE_OF_TWO),)
+
+    @model_validator(mode="after")
+    def _one_member(self) -> Self:
+        if (self.aes256 is None) == (self.kms is None):
+            raise ValueError(_ONE_OF_TWO)
+        return self
+
+
+class ObjectLock(ApiModel):
+    """The store keeps every object of a backup for so long, whoever asks to delete it. The bucket must have it."""
+
+    mode: Literal["Governance", "Compliance"]
+    duration: Duration
+    """From the start of the dump."""
+    cel = (("self.duration.matches('[1-9]')", _NO_TIME),)
+
+    @model_validator(mode="after")
+    def _some_time(self) -> Self:
+        if self.duration.seconds < 1:
+            raise ValueError(_NO_TIME)
+        return self
+
+
+class StoreLimits(ApiModel):
+    """Of the store: parts of one upload, bytes of one object."""
+
+    parts: Annotated[int, Field(ge=1, le=10_000)] = 10_000
+    object_size: Quantity = Quantity("5Ti")
+
+
 class S3(ApiModel):
     """A bucket of S3 or of a store that speaks it, and the prefix that is pgtend's there."""
 
@@ -52,6 +103,20 @@ class S3(ApiModel):
     ca: FromSecret | None = None
     """Default: the system's roots; key ca.crt."""
     credentials: StoreCredentials
+    server_side_encryption: ServerSideEncryption | None = None
+    """Default: the bucket's own."""
+    object_lock: ObjectLock | None = None
+    limits: StoreLimits = StoreLimits()
+    upload_rate: Quantity | None = None
+    """Bytes per second of each pod that dumps, at least 1Mi. Default: as fast as it goes."""
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.upload_rate is not None and self.upload_rate.bytes < _MIB:
+            raise ValueError("uploadRate is at least 1Mi")
+        if self.limits.object_size.bytes < 5 * _MIB:
+            raise ValueError("limits.objectSize is at least 5Mi")
+        return self
 
 
 class AgeRecipient(ApiModel):
@@ -95,6 +160,8 @@ class LifecycleRule(ApiModel):
 class DestinationStatus(BaseStatus):
     location: Annotated[str | None, Field(max_length=512)] = None
     conditional_writes: Literal["Honored", "Ignored", "Unknown"] | None = None
+    object_lock: Literal["None", "Governance", "Compliance"] | None = None
+    """What backups are locked with; absent where it is not known whether the bucket has it."""
     incomplete_uploads: int | None = None
     """Multipart uploads that nobody has ended yet; absent where the credential may not list them."""
     lifecycle_rules: Annotated[tuple[LifecycleRule, ...], Field(max_length=10)] = ()

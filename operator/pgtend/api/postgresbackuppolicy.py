@@ -147,6 +147,8 @@ class Backups(ApiModel):
 
     total: int
     verified: int
+    locked: int = 0
+    """Of these what the store would keep from being deleted."""
     size: Annotated[str, Field(max_length=16)]
 
 

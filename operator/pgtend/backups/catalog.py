@@ -141,6 +141,11 @@ class Backup:
     def verified(self) -> bool:
         return bool(self.evidence) and not self.missing
 
+    def locked(self, now: datetime) -> bool:
+        """Whether the store would keep its data from being deleted."""
+        until = self.manifest.locked_until
+        return until is not None and until > now
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalog:

@@ -86,7 +86,9 @@ class DestinationController:
     async def _look(self, s3: S3, namespace: str) -> Look:
         braked = self._policy.braked() or not self._policy.leading()
         try:
-            rules, uploads = await self._stores.ask(s3, namespace=namespace, use="read", act=_read, seconds=SECONDS)
+            rules, uploads, locks = await self._stores.ask(
+                s3, namespace=namespace, use="read", act=_read, seconds=SECONDS
+            )
             if uploads is None and s3.credentials.delete is not None:
                 uploads = await self._stores.ask(s3, namespace=namespace, use="delete", act=_uploads, seconds=SECONDS)
             honored = None
@@ -101,7 +103,7 @@ class DestinationController:
                 )
         except PgtendError as error:
             return Look(failure=error)
-        return Look(honored=honored, rules=rules, uploads=uploads, braked=braked)
+        return Look(honored=honored, rules=rules, uploads=uploads, locks=locks, braked=braked)
 
     def _longest(self, key: ObjectKey) -> tuple[str, timedelta] | None:
         found = [
@@ -121,7 +123,7 @@ def _invalid(text: str) -> Sequence[Any]:
     return refused(DestinationReason.INVALID_SPEC, text)
 
 
-def _read(store: Store) -> tuple[tuple[Mapping[str, Any], ...] | None, int | None]:
+def _read(store: Store) -> tuple[tuple[Mapping[str, Any], ...] | None, int | None, bool | None]:
     next(iter(store.objects(f"{store.config.prefix}/")), None)
     rules: tuple[Mapping[str, Any], ...] | None
     try:
@@ -130,7 +132,9 @@ def _read(store: Store) -> tuple[tuple[Mapping[str, Any], ...] | None, int | Non
         if error.reason is not StoreReason.BUCKET_DENIED:
             raise
         rules = None
-    return rules, _uploads(store)
+    # a request that only those pay who ask for it
+    locks = store.locks_objects() if store.config.object_lock is not None else False
+    return rules, _uploads(store), locks
 
 
 def _uploads(store: Store) -> int | None:

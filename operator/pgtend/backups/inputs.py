@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pgtend.api.backupdestination import AgeRecipient, DestinationSpec, StoreCredential
+from pgtend.api.backupdestination import S3, AgeRecipient, DestinationSpec, StoreCredential
 from pgtend.api.postgresbackuppolicy import Chosen, ChosenTables, PolicySpec
 from pgtend.api.postgrestarget import Credential, TargetSpec
 from pgtend.api.restore import RestoreDatabase
@@ -24,10 +24,18 @@ from pgtend.backups.jobs.config import (
     VerifyConfig,
 )
 from pgtend.core.findings import ObjectKey
-from pgtend.objectstore.config import AccessKeyFiles, CredentialFiles, StoreConfig
+from pgtend.objectstore.config import (
+    AccessKeyFiles,
+    CredentialFiles,
+    Limits,
+    ObjectLock,
+    ServerSideEncryption,
+    StoreConfig,
+)
 
 Body = dict[str, Any]
 ROOT = Path("/etc/pgtend")
+_MODES: dict[str, Literal["GOVERNANCE", "COMPLIANCE"]] = {"Governance": "GOVERNANCE", "Compliance": "COMPLIANCE"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,15 +223,29 @@ def _files(folder: str) -> CredentialFiles:
 
 def _destination(destination: DestinationSpec) -> Destination:
     s3 = destination.s3
-    store = StoreConfig(
+    store = store_config(s3, ca_file=ROOT / "store" / "ca.crt" if s3.ca is not None else None)
+    return Destination(store=store, credentials=_files("store"))
+
+
+def store_config(s3: S3, *, ca_file: Path | None = None) -> StoreConfig:
+    """`ca_file` None where the certificate is handed over in memory, or the system's roots will do."""
+    encryption, lock = s3.server_side_encryption, s3.object_lock
+    asked: ServerSideEncryption | None = None
+    if encryption is not None:
+        kms = encryption.kms
+        asked = ServerSideEncryption(type="KMS" if kms else "AES256", kms_key_id=kms.key_id if kms else None)
+    return StoreConfig(
         bucket=s3.bucket,
         prefix=s3.prefix,
         region=s3.region,
         endpoint=s3.endpoint,
         addressing=s3.addressing,
-        ca_file=ROOT / "store" / "ca.crt" if s3.ca is not None else None,
+        ca_file=ca_file,
+        server_side_encryption=asked,
+        object_lock=ObjectLock(mode=_MODES[lock.mode], seconds=int(lock.duration.seconds)) if lock else None,
+        limits=Limits(parts=s3.limits.parts, object_size=s3.limits.object_size.bytes),
+        upload_rate=s3.upload_rate.bytes if s3.upload_rate is not None else None,
     )
-    return Destination(store=store, credentials=_files("store"))
 
 
 def _sslmode(target: TargetSpec) -> Literal["require", "verify-ca", "verify-full"]:

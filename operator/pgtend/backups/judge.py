@@ -30,6 +30,7 @@ NOTHING: Mapping[str, Kept] = MappingProxyType({})
 _STAYS = {
     Kept.GENERATION: "by retention.keep",
     Kept.HELD: "by retainUntil",
+    Kept.LOCKED: "until their object lock ends",
     Kept.IN_USE: "while they are restored or read back",
     Kept.FLOOR: "by retention.minVerified",
     Kept.NEWEST_VERIFIED: "as the newest verified",
@@ -68,6 +69,7 @@ class Summary:
     newest_verified: Fact | None = None
     total: int = 0
     verified: int = 0
+    locked: int = 0
     size: int = 0
     kept: Trouble | None = None
     stays: Mapping[Kept, int] = field(default_factory=dict)
@@ -113,13 +115,16 @@ class Judged:
     verdicts: Sequence[Verdict]
 
 
-def summarize(catalog: Catalog, *, kept: Trouble | None = None, stays: Mapping[str, Kept] = NOTHING) -> Summary:
+def summarize(
+    catalog: Catalog, *, now: datetime, kept: Trouble | None = None, stays: Mapping[str, Kept] = NOTHING
+) -> Summary:
     """`stays` by manifest key."""
     return Summary(
         newest=_fact(catalog.newest),
         newest_verified=_fact(catalog.newest_verified),
         total=len(catalog.backups),
         verified=sum(backup.verified for backup in catalog.backups),
+        locked=sum(backup.locked(now) for backup in catalog.backups),
         size=sum(backup.manifest.stored_size for backup in catalog.backups),
         kept=kept,
         stays=Counter(stays.values()),
@@ -139,7 +144,9 @@ def judge(view: View) -> Judged:
         if proven and proven.verified
         else None,
         next_at=_stamp(following) if following is not None and running else None,
-        backups=Backups(total=summary.total, verified=summary.verified, size=format_bytes(summary.size))
+        backups=Backups(
+            total=summary.total, verified=summary.verified, locked=summary.locked, size=format_bytes(summary.size)
+        )
         if view.summary is not None
         else None,
     )

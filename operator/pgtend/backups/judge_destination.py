@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from pgtend.api.backupdestination import DestinationSpec, DestinationStatus, LifecycleRule
 from pgtend.api.conditions import Reason, Verdict
@@ -17,12 +17,14 @@ from pgtend.core.errors import PgtendError
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
     """What was seen. `failure` is the first request that went wrong; `honored` None where it was not tried;
-    `rules` None where no credential may read them; `uploads` None where it may not list them."""
+    `rules` None where no credential may read them; `uploads` None where it may not list them;
+    `locks` whether the bucket has object lock, None where no credential may know."""
 
     failure: PgtendError | None = None
     honored: bool | None = None
     rules: tuple[Mapping[str, Any], ...] | None = ()
     uploads: int | None = None
+    locks: bool | None = False
     braked: bool = False
 
 
@@ -56,6 +58,7 @@ def judge(spec: DestinationSpec, look: Look, *, keep: tuple[str, timedelta] | No
     status = DestinationStatus(
         location=f"s3://{spec.s3.bucket}/{spec.s3.prefix}",
         conditional_writes={None: "Unknown", True: "Honored", False: "Ignored"}[look.honored],
+        object_lock=_locked(spec, look),
         incomplete_uploads=look.uploads,
         lifecycle_rules=rules[:10],
     )
@@ -75,7 +78,7 @@ def judge(spec: DestinationSpec, look: Look, *, keep: tuple[str, timedelta] | No
     safe = _safe(spec, look, rules, keep)
     text = f"bucket {spec.s3.bucket} accepts writing, reading and listing under {spec.s3.prefix}/"
     ready = Verdict("Ready", "True", R.IN_FORCE, text)
-    if safe.reason is R.CONDITIONAL_WRITES_NOT_HONORED:
+    if safe.reason in (R.CONDITIONAL_WRITES_NOT_HONORED, R.OBJECT_LOCK_UNAVAILABLE):
         ready = Verdict("Ready", "False", safe.reason, safe.message)
     return Judged(
         status=status,
@@ -93,6 +96,12 @@ def _safe(
             " committed: use a store that honors it, or upgrade this one"
         )
         return Verdict("Safe", "False", R.CONDITIONAL_WRITES_NOT_HONORED, text)
+    if s3.object_lock is not None and look.locks is False:
+        text = (
+            f"bucket {s3.bucket} has no object lock, so no backup can be written as spec.s3.objectLock asks: use a"
+            " bucket that was made with it, or leave objectLock out"
+        )
+        return Verdict("Safe", "False", R.OBJECT_LOCK_UNAVAILABLE, text)
     if rules:
         first = rules[0]
         keeps = f", policy {keep[0]} keeps {format_duration(keep[1])}" if keep else ""
@@ -116,9 +125,21 @@ def _safe(
             " give `read` the right s3:GetLifecycleConfiguration"
         )
         return Verdict("Safe", "Unknown", R.MISSING_PRIVILEGE, text)
+    if s3.object_lock is not None and look.locks is None:
+        text = (
+            f"no credential may know whether bucket {s3.bucket} has object lock: give `read` the right"
+            " s3:GetBucketObjectLockConfiguration"
+        )
+        return Verdict("Safe", "Unknown", R.MISSING_PRIVILEGE, text)
     kept = f"{elsewhere} {'identity is' if elsewhere == 1 else 'identities are'} kept elsewhere"
     text = f"conditional writes honored, no lifecycle rule expires backups, {kept}"
     return Verdict("Safe", "True", R.AS_EXPECTED, text)
+
+
+def _locked(spec: DestinationSpec, look: Look) -> Literal["None", "Governance", "Compliance"] | None:
+    if look.failure is not None or (spec.s3.object_lock is not None and look.locks is None):
+        return None
+    return spec.s3.object_lock.mode if spec.s3.object_lock is not None and look.locks else "None"
 
 
 def _elsewhere(spec: DestinationSpec) -> int:

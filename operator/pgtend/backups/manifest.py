@@ -86,6 +86,8 @@ class Manifest(_Record):
     backup_name: str
     reason: str | None = None
     retain_until: datetime | None = None
+    locked_until: datetime | None = None
+    """Until then the store keeps its objects, whoever asks to delete them."""
     system_identifier: str
     timeline: int
     server_version: str

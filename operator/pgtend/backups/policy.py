@@ -222,7 +222,7 @@ class PolicyController:
                 pause = PASS_AGAIN if retained.unfinished else PASS_EVERY
             await self._house.write_records(key, spec, catalog)
             await self._house.drop_records(key, catalog)
-        memory.summary = judge.summarize(catalog, kept=kept, stays=stays)
+        memory.summary = judge.summarize(catalog, now=self._clock.now(), kept=kept, stays=stays)
         outlived = stays.keys() - memory.outlived
         self._tell_records(key, catalog, outlived, all_of_them=memory.generation not in (0, record.generation))
         memory.outlived = frozenset(stays)
@@ -274,5 +274,6 @@ def _remembered(status: Mapping[str, Any]) -> Summary | None:
         newest_verified=fact(proven),
         total=counts["total"],
         verified=counts["verified"],
+        locked=counts.get("locked", 0),
         size=Quantity(counts["size"]).bytes,
     )

@@ -26,6 +26,7 @@ class Kept(StrEnum):
     HELD = "Held"
     IN_USE = "InUse"
     GENERATION = "Generation"
+    LOCKED = "Locked"
     NEWEST_VERIFIED = "NewestVerified"
     NEWEST = "Newest"
     FLOOR = "Floor"
@@ -130,6 +131,8 @@ def plan_retention(
             kept[key] = Kept.GENERATION
         elif key in in_use:
             kept[key] = Kept.IN_USE
+        elif backup.locked(now):
+            kept[key] = Kept.LOCKED
         elif backup is newest_verified or newest_verified is None:
             kept[key] = Kept.NEWEST_VERIFIED
         elif backup is catalog.newest:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from pgtend.api.backupdestination import S3, StoreCredential
+from pgtend.backups.inputs import store_config
 from pgtend.core.redaction import Sensitive
 from pgtend.kube.secrets import SecretReader
 from pgtend.objectstore.config import AccessKey, StoreConfig
@@ -26,13 +27,6 @@ T = TypeVar("T")
 THREADS = 8
 MOST_OPEN = 32
 IDLE = 900.0
-
-
-def store_config(s3: S3) -> StoreConfig:
-    """As the operator reaches it; the CA is handed over in memory."""
-    return StoreConfig(
-        bucket=s3.bucket, prefix=s3.prefix, region=s3.region, endpoint=s3.endpoint, addressing=s3.addressing
-    )
 
 
 def credential(s3: S3, use: Use) -> StoreCredential:

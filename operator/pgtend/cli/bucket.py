@@ -71,7 +71,7 @@ class Place:
 
 def _of_file(path: Path, *, own_ca: bool) -> dict[str, Any]:
     from pgtend.api.backupdestination import BACKUP_DESTINATION, DestinationSpec
-    from pgtend.backups.stores import store_config
+    from pgtend.backups.inputs import store_config
     from pgtend.cli.reach import as_served, documents
     from pgtend.kube.index import record_of
 

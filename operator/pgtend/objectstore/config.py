@@ -30,6 +30,13 @@ class ServerSideEncryption(ApiModel):
     kms_key_id: str | None = None
 
 
+class ObjectLock(ApiModel):
+    """Objects of a backup cannot be deleted for so many seconds from its start."""
+
+    mode: Literal["GOVERNANCE", "COMPLIANCE"]
+    seconds: Annotated[int, Field(ge=1)]
+
+
 class StoreConfig(ApiModel):
     """One bucket and prefix. `endpoint` None means AWS of the region; `ca_file` None means the system's roots."""
 
@@ -40,6 +47,7 @@ class StoreConfig(ApiModel):
     addressing: Literal["VirtualHost", "Path"] = "VirtualHost"
     ca_file: Path | None = None
     server_side_encryption: ServerSideEncryption | None = None
+    object_lock: ObjectLock | None = None
     limits: Limits = Limits()
     upload_rate: Annotated[int | None, Field(ge=MIB)] = None
     """Bytes per second of one process; None is unlimited."""

@@ -59,11 +59,13 @@ class Store:
         ca_pem: str | None = None,
         read_timeout: float = 60,
         attempts: int = 4,
+        locked_until: datetime | None = None,
     ) -> None:
-        """`ca_pem` is for callers that hold the certificate in memory; else `config.ca_file` is read."""
+        """`ca_pem` is for callers that hold the certificate in memory; else `config.ca_file` is read. Until
+        `locked_until` the store keeps what is written here, where `config.object_lock` asks for that."""
         from pgtend.objectstore import boto  # ten megabytes, which an operator without a BackupDestination does not pay
 
-        self.config = config
+        self.config, self.locked_until = config, locked_until
         self._ca_fd = -1
         verify: str | bool = True
         if ca_pem is not None:
@@ -87,10 +89,17 @@ class Store:
     # Writing
 
     def put(
-        self, key: str, body: bytes | bytearray, *, if_absent: bool, metadata: Mapping[str, str] | None = None
+        self,
+        key: str,
+        body: bytes | bytearray,
+        *,
+        if_absent: bool,
+        metadata: Mapping[str, str] | None = None,
+        lock: bool = True,
     ) -> str:
         """Write a whole object in one request; returns its ETag. Raises AlreadyExists where `if_absent` forbids it."""
         arguments = self._encryption() | {"ChecksumCRC32": _crc32(body), "Metadata": dict(metadata or {})}
+        arguments |= self._lock() if lock else {}
         if if_absent:
             arguments["IfNoneMatch"] = "*"
         answer = self._call("write", key, self._client.put_object, Key=key, Body=body, **arguments)
@@ -103,7 +112,9 @@ class Store:
         """
         for _ in range(2):
             try:
-                self.put(key, b"pgtend tests here whether this store honors If-None-Match\n", if_absent=True)
+                self.put(
+                    key, b"pgtend tests here whether this store honors If-None-Match\n", if_absent=True, lock=False
+                )
             except AlreadyExists:
                 return True
         return False
@@ -119,6 +130,7 @@ class Store:
             Metadata=dict(metadata),
             ChecksumAlgorithm="CRC32",
             **self._encryption(),
+            **self._lock(),
         )
         failpoint("objectstore.create_upload.after")
         return str(answer["UploadId"])
@@ -223,6 +235,18 @@ class Store:
         rules = [r for r in answer.get("Rules", ()) if r.get("Status") == "Enabled"]
         return [r for r in rules if any(set(r.get(k, {})) - {"ExpiredObjectDeleteMarker"} for k in kinds)]
 
+    def locks_objects(self) -> bool | None:
+        """Whether the bucket can keep objects from being deleted; None where the credential may not know."""
+        try:
+            answer = self._call("read", "", self._client.get_object_lock_configuration)
+        except NotFound:
+            return False
+        except StoreError as error:
+            if error.reason == StoreReason.BUCKET_DENIED:
+                return None
+            raise
+        return bool(answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled")
+
     # Deleting
 
     def delete(self, key: str) -> None:
@@ -238,6 +262,12 @@ class Store:
             return {"ServerSideEncryption": "AES256"}
         key = {"SSEKMSKeyId": wanted.kms_key_id} if wanted.kms_key_id else {}
         return {"ServerSideEncryption": "aws:kms"} | key
+
+    def _lock(self) -> dict[str, Any]:
+        wanted = self.config.object_lock
+        if wanted is None or self.locked_until is None:
+            return {}
+        return {"ObjectLockMode": wanted.mode, "ObjectLockRetainUntilDate": self.locked_until}
 
     def _call(self, what: str, key: str, method: Callable[..., Any], **arguments: Any) -> Any:
         return self._guard(what, key, lambda: method(Bucket=self.config.bucket, **arguments))

@@ -44,6 +44,11 @@ class DestinationReason(Reason):
         "A lifecycle rule of the bucket deletes backups earlier than the policies do.",
         "Exclude the prefix from the rule that the message names.",
     )
+    OBJECT_LOCK_UNAVAILABLE = (
+        "ObjectLockUnavailable",
+        "`spec.s3.objectLock` asks for what the bucket does not have; it is decided when a bucket is made.",
+        "Use a bucket with object lock and versions, or leave `objectLock` out.",
+    )
     IDENTITY_ONLY_IN_CLUSTER = (
         "IdentityOnlyInCluster",
         "Every private key that opens the backups is a Secret of the cluster that they are to protect.",
@@ -51,8 +56,8 @@ class DestinationReason(Reason):
     )
     MISSING_PRIVILEGE = (
         "MissingPrivilege",
-        "No credential may read the bucket's lifecycle rules, so nothing is claimed about them.",
-        "Give the credential `read` the right s3:GetLifecycleConfiguration on the bucket.",
+        "No credential may read the bucket's lifecycle rules or object lock, so nothing is claimed about them.",
+        "Give the credential `read` the right that the message names on the bucket.",
     )
     BUCKET_MISSING = (
         "BucketMissing",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 from pgtend.backups.jobs.config import Destination, JobReason
 from pgtend.backups.jobs.report import Report
 from pgtend.core.errors import PgtendError
@@ -10,8 +12,15 @@ from pgtend.objectstore.errors import StoreError, StoreReason
 from pgtend.objectstore.s3 import Store
 
 
-def open_store(destination: Destination, report: Report, *, credentials: CredentialFiles | None = None) -> Store:
+def open_store(
+    destination: Destination,
+    report: Report,
+    *,
+    credentials: CredentialFiles | None = None,
+    started: datetime | None = None,
+) -> Store:
     """A client; no request is made yet. Its secret is known to the report from then on, which keeps it out of texts.
+    `started` is given by a run whose objects are to be locked from that moment on, where the destination asks for it.
 
     Raises PgtendError(SecretMissing).
     """
@@ -21,7 +30,9 @@ def open_store(destination: Destination, report: Report, *, credentials: Credent
         raise PgtendError(JobReason.SECRET_MISSING, f"credentials of the store: {error}", transient=False) from None
     if isinstance(found, AccessKey):
         report.secrets.append(found.secret)
-    return Store(config=destination.store, credentials=found)
+    lock = destination.store.object_lock
+    until = started + timedelta(seconds=lock.seconds) if started is not None and lock is not None else None
+    return Store(config=destination.store, credentials=found, locked_until=until)
 
 
 def try_out(store: Store) -> None:

@@ -85,7 +85,7 @@ class _Dump:
         report.values |= {"backup_name": self._backup_name, "started_at": self._started}
         with report.phase("connect"):
             self._recipients = parse_recipients([r.public_key for r in config.recipients])
-            self._store = open_store(config.destination, report)
+            self._store = open_store(config.destination, report, started=self._started)
             try_out(self._store)
             rate = config.destination.store.upload_rate
             self._pace = Pace(rate) if rate else None
@@ -275,6 +275,7 @@ class _Dump:
             writer_version=__version__,
             started_at=self._started,
             finished_at=self._clock.now(),
+            locked_until=self._store.locked_until,
             snapshot=min((c.snapshot for c in contents), key=lambda s: s.taken_at),
             databases=tuple(contents),
             globals="None" if config.globals == "None" else "WithPasswords" if with_passwords else "WithoutPasswords",
