@@ -107,10 +107,14 @@ class World:
         self.sizes.pop(key, None)
         self.contents.pop(key, None)
 
-    def catalog(self) -> Catalog:
+    def catalog(self, *, adopt: bool = False) -> Catalog:
         listing = sort_listing(prefix=PREFIX, listed=[Listed(key=k, size=s) for k, s in sorted(self.sizes.items())])
         return read_catalog(
-            listing=listing, contents=self.contents, installation=INSTALLATION, policy=("databases", POLICY)
+            listing=listing,
+            contents=self.contents,
+            installation=INSTALLATION,
+            policy=("databases", POLICY),
+            adopt=adopt,
         )
 
     def carry_out(self, deletion: Deletion, *, steps: int | None = None) -> None:

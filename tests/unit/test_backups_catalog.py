@@ -149,3 +149,18 @@ def test_evidence_names_the_manifests_bytes() -> None:
     where = world.backup(age_days=1, verified=True)
     proof = Evidence.model_validate_json(world.contents[where.folder + "verified-read.json"])
     assert proof.manifest_sha256 == hashlib.sha256(world.contents[where.manifest]).hexdigest()
+
+
+def test_what_another_installation_took_for_a_policy_of_this_name_can_be_adopted() -> None:
+    world = World()
+    ours = world.backup(age_days=1)
+    lost = world.backup(age_days=2, verified=True, installation="lost-cluster")
+    world.backup(age_days=3, installation="lost-cluster", policy="other")
+    found = world.catalog()
+    assert [b.run.location for b in found.backups] == [ours]
+    assert [b.run.location for b in found.adoptable] == [lost] and not found.adopted
+    assert len(found.others) == 2
+    found = world.catalog(adopt=True)
+    assert [b.run.location for b in found.backups] == [lost, ours]
+    assert [b.run.location for b in found.adopted] == [lost] and not found.adoptable
+    assert found.newest_verified is not None and len(found.others) == 1

@@ -139,3 +139,11 @@ def test_expiry_is_the_latest_of_all_wishes() -> None:
     assert expires_at(finished=finished, keep_for=timedelta(days=7), retain=(held, None)) == held
     assert expires_at(finished=finished, keep_for=None, retain=(None, None)) is None
     assert Reading().verified_at is None
+
+
+def test_what_could_be_adopted_is_told_as_long_as_there_is_no_backup() -> None:
+    left = Summary(adoptable=("lost-cluster", "lost-cluster"))
+    found = look(at(22, 8), summary=left)["BackupCurrent"]
+    assert found.reason is R.NEVER_RUN
+    assert "holds 2 of installation lost-cluster for a policy of this name" in found.message
+    assert "adoption: Always" in found.message

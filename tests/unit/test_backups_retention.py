@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.unit.backup_world import NOW, POLICY, PREFIX, World
 
 from pgtend.api.postgresbackuppolicy import Keep, Retention
+from pgtend.backups.catalog import Catalog
 from pgtend.backups.generations import longest, standing
 from pgtend.backups.judge import summarize
 from pgtend.backups.retention import (
@@ -33,10 +34,11 @@ def plan(
     floor: int = 3,
     failed: bool = False,
     generations: Keep = KEEP_NONE,
+    catalog: Catalog | None = None,
     **more: object,
 ) -> RetentionPlan:
     return plan_retention(
-        catalog=world.catalog(),
+        catalog=catalog or world.catalog(),
         now=NOW,
         keep_for=keep * DAY,
         min_verified=floor,
@@ -272,3 +274,28 @@ def test_what_the_store_locks_stays_until_its_lock_ends() -> None:
     assert [d.manifest for d in result.deletions] == [free.manifest]
     assert result.kept == {locked.manifest: Kept.LOCKED}
     assert summarize(world.catalog(), now=NOW).locked == 4
+
+
+def test_what_another_installation_has_left_goes_only_when_it_was_adopted() -> None:
+    world = World()
+    lost = world.backup(age_days=60, verified=True, installation="lost-cluster")
+    stranger = world.backup(age_days=60, verified=True, installation="lost-cluster", policy="other")
+    for age in (3, 2, 1):
+        world.backup(age_days=age, verified=True)
+    assert not plan(world).deletions
+    adopted = world.catalog(adopt=True)
+    (deletion,) = plan(world, catalog=adopted).deletions
+    assert deletion.manifest == lost.manifest != stranger.manifest
+    world.carry_out(deletion)
+    assert stranger.manifest in world.contents
+
+
+def test_while_another_installation_goes_on_nothing_goes() -> None:
+    world = World()
+    dying = world.backup(age_days=70)
+    world.bury(dying)
+    world.backup(age_days=60, verified=True, installation="lost-cluster")
+    for age in (3, 2, 1):
+        world.backup(age_days=age, verified=True)
+    result = plan(world, catalog=world.catalog(adopt=True), contested=True)
+    assert not result.deletions and result.paused is Paused.CONTESTED and len(result.kept) == 1

@@ -127,6 +127,7 @@ POSTGRES_BACKUP = Kind(
         {
             BackupReason.ACCEPTED,
             BackupReason.BELOW_FLOOR,
+            BackupReason.CONTESTED,
             BackupReason.DELETE_DENIED,
             BackupReason.DRY_RUN,
             BackupReason.IN_FORCE,

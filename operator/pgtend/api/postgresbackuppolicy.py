@@ -107,6 +107,9 @@ class PolicySpec(ApiModel):
     suspend: bool = False
     mode: Literal["Observe", "Enforce"] = "Enforce"
     """Observe starts no pod. The target's own mode counts too, the stricter wins."""
+    adoption: Literal["Never", "Always"] = "Never"
+    """Always takes over what another installation has left for a policy of this namespace and name: it gets its
+    records, counts, and is subject to retention. For the time after that installation is gone."""
     time_zone: TimeZoneName = DEFAULT_TIME_ZONE
     schedule: Schedule = Schedule(daily=Daily(at=TimeOfDay("02:00")))
     """No rrule and no monthly.week: a CronJob carries it out."""

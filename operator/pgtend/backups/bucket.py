@@ -15,11 +15,11 @@ AT_ONCE = 8
 """As many connections as a store keeps."""
 
 
-def read_policy(store: Store, *, installation: str, policy: tuple[str, str]) -> Catalog:
-    """All backups of a policy, (namespace, name). Raises StoreError."""
+def read_policy(store: Store, *, installation: str, policy: tuple[str, str], adopt: bool = False) -> Catalog:
+    """All backups of a policy, (namespace, name); with `adopt` those of other installations too. Raises StoreError."""
     listing = _listing(store)
     contents = _contents(store, _telling(listing))
-    return read_catalog(listing=listing, contents=contents, installation=installation, policy=policy)
+    return read_catalog(listing=listing, contents=contents, installation=installation, policy=policy, adopt=adopt)
 
 
 def read_all(store: Store) -> Catalog:

@@ -152,7 +152,9 @@ class Catalog:
     """Backups of one policy, or of all, oldest first, and all that is in the way.
 
     `dying` are runs under a tombstone, `uncommitted` runs without a manifest, `unreadable` those whose manifest is no
-    manifest, `others` runs of other policies or installations, `foreign` keys that nobody of ours wrote.
+    manifest, `others` runs of other policies or installations, `foreign` keys that nobody of ours wrote. `adoptable`
+    are the backups among the others that another installation took for a policy of the same name, `adopted` those that
+    are counted as ours.
     """
 
     backups: tuple[Backup, ...] = ()
@@ -161,6 +163,8 @@ class Catalog:
     unreadable: tuple[Run, ...] = ()
     others: tuple[Run, ...] = ()
     foreign: tuple[Listed, ...] = ()
+    adoptable: tuple[Backup, ...] = ()
+    adopted: tuple[Backup, ...] = ()
 
     @property
     def newest(self) -> Backup | None:
@@ -181,10 +185,14 @@ def read_catalog(
     contents: Mapping[str, bytes],
     installation: str | None,
     policy: tuple[str, str] | None,
+    adopt: bool = False,
 ) -> Catalog:
     """`contents` holds the bytes of every manifest and evidence object by key; one that is absent counts as
-    unreadable, never as good. `policy` is (namespace, name); None stands for whichever there are."""
-    found: dict[str, list[Any]] = {k: [] for k in ("backups", "dying", "uncommitted", "unreadable", "others")}
+    unreadable, never as good. `policy` is (namespace, name); None stands for whichever there are. With `adopt` those
+    of other installations are ours as well."""
+    found: dict[str, list[Any]] = {
+        k: [] for k in ("backups", "dying", "uncommitted", "unreadable", "others", "adoptable", "adopted")
+    }
     for run in listing.runs:
         if run.manifest is None:
             found["uncommitted"].append(run)
@@ -193,12 +201,15 @@ def read_catalog(
         record = parse_manifest(raw) if raw is not None else None
         if raw is None or record is None:
             found["unreadable"].append(run)
-        elif _another(record, installation, policy):
+        elif _another(record, None if adopt else installation, policy):
             found["others"].append(run)
+            if isinstance(record, Manifest) and not _another(record, None, policy):
+                found["adoptable"].append(_backup(run, record, raw, contents))
         elif isinstance(record, Tombstone):
             found["dying"].append((run, record))
         else:
             found["backups"].append(_backup(run, record, raw, contents))
+    found["adopted"] = [b for b in found["backups"] if adopt and b.manifest.installation_id != installation]
     found["backups"].sort(key=lambda b: (b.manifest.finished_at, b.run.location.identifier))
     return Catalog(foreign=listing.foreign, **{k: tuple(v) for k, v in found.items()})
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from pgtend.api.backupdestination import DestinationSpec
@@ -122,7 +122,7 @@ class Housekeeper:
 
     async def retain(
         self,
-        key: ObjectKey,
+        policy: Record,
         spec: PolicySpec,
         destination: DestinationSpec,
         catalog: Catalog,
@@ -131,7 +131,7 @@ class Housekeeper:
         runs: Sequence[Run],
     ) -> Retained:
         """Carry out what retention decided. `runs` are the policy's Jobs."""
-        now = self._clock.now()
+        key, now = policy.key, self._clock.now()
         dry = spec.retention.execution == "DryRun"
         plan = plan_retention(
             catalog=catalog,
@@ -141,6 +141,7 @@ class Housekeeper:
             zone=load_zone(spec.time_zone),
             min_verified=spec.retention.min_verified,
             last_run_failed=last_failed,
+            contested=any(backup.manifest.started_at > policy.created for backup in catalog.adopted),
             held=self._held(key, now),
             in_use=in_use(self._index, namespace=key.namespace, runs=runs),
             max_per_pass=len(catalog.backups) if dry else MAX_PER_PASS,
@@ -163,7 +164,7 @@ class Housekeeper:
         if gone:
             log.info("retention", extra={"policy": str(key), "deleted": len(gone)})
         left = tuple(backup for backup in catalog.backups if backup.run.location.manifest not in gone)
-        return Retained(kept=trouble, stays=plan.kept, left=Catalog(backups=left), unfinished=unfinished)
+        return Retained(kept=trouble, stays=plan.kept, left=replace(catalog, backups=left), unfinished=unfinished)
 
     async def _delete(
         self,
@@ -247,6 +248,12 @@ def _why_kept(plan: RetentionPlan, spec: PolicySpec) -> Trouble | None:
         least = spec.retention.min_verified
         text = f"{kept} backups have expired, and fewer than {least} are verified: nothing is deleted"
         return Trouble(condition="RetentionSafe", reason=R.BELOW_FLOOR, message=text)
+    if plan.paused is Paused.CONTESTED:
+        text = (
+            "adoption is Always, and another installation takes backups here for a policy of this namespace and name:"
+            " nothing is deleted. Give one of the two another prefix, or set adoption: Never"
+        )
+        return Trouble(condition="RetentionSafe", reason=R.CONTESTED, message=text)
     if plan.paused is Paused.LAST_RUN_FAILED and kept:
         text = f"{kept} backups have expired; nothing is deleted while the last run has failed"
         return Trouble(condition="RetentionSafe", reason=R.LAST_RUN_FAILED, message=text, status="Unknown")

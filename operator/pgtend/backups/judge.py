@@ -63,7 +63,8 @@ class Fact:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """What the bucket holds of a policy; `size` in bytes. `kept` says why what has expired is still there, `stays` how
-    many of these stay for which reason."""
+    many of these stay for which reason. `adoptable` has the installation of each backup that another one took for a
+    policy of this name."""
 
     newest: Fact | None = None
     newest_verified: Fact | None = None
@@ -71,6 +72,7 @@ class Summary:
     verified: int = 0
     locked: int = 0
     size: int = 0
+    adoptable: tuple[str, ...] = ()
     kept: Trouble | None = None
     stays: Mapping[Kept, int] = field(default_factory=dict)
 
@@ -126,6 +128,7 @@ def summarize(
         verified=sum(backup.verified for backup in catalog.backups),
         locked=sum(backup.locked(now) for backup in catalog.backups),
         size=sum(backup.manifest.stored_size for backup in catalog.backups),
+        adoptable=tuple(backup.manifest.installation_id for backup in catalog.adoptable),
         kept=kept,
         stays=Counter(stays.values()),
     )
@@ -200,6 +203,12 @@ def _current(view: View, summary: Summary) -> Verdict:
         return Verdict(name, "False", failed.reason, text, object=failed.object)
     stopped = view.spec.suspend or view.observing
     now = "create a PostgresBackup with this policyRef to have one now"
+    if last is None and summary.adoptable:
+        others = ", ".join(sorted(set(summary.adoptable)))
+        now = (
+            f"{now}. The bucket holds {len(summary.adoptable)} of installation {others} for a policy of this name:"
+            " if that is gone, set adoption: Always"
+        )
     if last is None:
         if stopped:
             reason = R.SUSPENDED if view.spec.suspend else R.OBSERVING

@@ -207,7 +207,7 @@ class PolicyController:
         """Read the bucket, delete what may go, write the records that lack. Raises PgtendError, ApiError."""
         destination, key = prepared.destination, record.key
         assert destination is not None  # noqa: S101 - the caller asked
-        catalog = await self._read(key, destination)
+        catalog = await self._read(key, spec, destination)
         kept: Trouble | None = None
         stays: Mapping[str, Kept] = {}
         pause = PASS_EVERY
@@ -216,7 +216,7 @@ class PolicyController:
                 newest = catalog.newest.manifest.started_at if catalog.newest is not None else None
                 failed = dump is not None and dump.failed_after(newest) is not None
                 retained = await self._house.retain(
-                    key, spec, destination, catalog, last_failed=failed, runs=memory.attempts.runs
+                    record, spec, destination, catalog, last_failed=failed, runs=memory.attempts.runs
                 )
                 kept, stays, catalog = retained.kept, retained.stays, retained.left
                 pause = PASS_AGAIN if retained.unfinished else PASS_EVERY
@@ -229,9 +229,14 @@ class PolicyController:
         memory.in_use = frozenset(manifest for manifest, why in stays.items() if why is Kept.IN_USE)
         memory.stale, memory.due_at, memory.generation = False, self._clock.now() + pause, record.generation
 
-    async def _read(self, key: ObjectKey, destination: DestinationSpec) -> Catalog:
+    async def _read(self, key: ObjectKey, spec: PolicySpec, destination: DestinationSpec) -> Catalog:
         def look(store: Store) -> Catalog:
-            return bucket.read_policy(store, installation=self._installation, policy=(key.namespace, key.name))
+            return bucket.read_policy(
+                store,
+                installation=self._installation,
+                policy=(key.namespace, key.name),
+                adopt=spec.adoption == "Always",
+            )
 
         return await self._stores.ask(destination.s3, namespace=key.namespace, use="read", act=look, seconds=30)
 

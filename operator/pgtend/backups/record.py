@@ -198,7 +198,9 @@ class RecordController:
             destination.s3,
             namespace=record.key.namespace,
             use="read",
-            act=lambda store: bucket.read_policy(store, installation=self._installation, policy=where),
+            act=lambda store: bucket.read_policy(
+                store, installation=self._installation, policy=where, adopt=spec.adoption == "Always"
+            ),
         )
         return next((b for b in catalog.backups if b.manifest.backup_name == record.key.name), None)
 

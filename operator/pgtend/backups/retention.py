@@ -39,6 +39,7 @@ class Paused(StrEnum):
 
     LAST_RUN_FAILED = "LastRunFailed"
     BELOW_FLOOR = "BelowFloor"
+    CONTESTED = "Contested"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +96,7 @@ def plan_retention(
     keep_for: timedelta,
     min_verified: int,
     last_run_failed: bool,
+    contested: bool = False,
     keep: Keep = KEEP_NONE,
     zone: tzinfo = UTC,
     held: Collection[str] = (),
@@ -102,7 +104,8 @@ def plan_retention(
     max_per_pass: int = MAX_PER_PASS,
 ) -> RetentionPlan:
     """What to delete now. `held` are manifest keys that somebody wants kept (`retainUntil` of a record), `in_use`
-    those of backups that are being restored or read back.
+    those of backups that are being restored or read back. `contested` where another installation still takes backups
+    that this one counts as its own: then nothing goes, not even what is half deleted.
 
     Never the newest verified backup, never below `min_verified` verified ones, nothing after a failed run, only keys
     that a manifest of this policy names or that lie beside it in its own folder with a name of ours.
@@ -111,7 +114,9 @@ def plan_retention(
     expired = [b for b in catalog.backups if expires_at(b, keep_for=keep_for) <= now]
     verified = sum(b.verified for b in catalog.backups)
     paused = None
-    if last_run_failed:
+    if contested:
+        paused, resumed = Paused.CONTESTED, ()
+    elif last_run_failed:
         paused = Paused.LAST_RUN_FAILED
     elif verified < min_verified and expired:
         paused = Paused.BELOW_FLOOR

@@ -119,6 +119,12 @@ class BackupReason(Reason):
         "Nothing is deleted while the last run has failed.",
         "See the condition BackupCurrent.",
     )
+    CONTESTED = (
+        "Contested",
+        "`adoption` is Always, and another installation goes on taking backups for a policy of this namespace and name:"
+        " nothing is deleted.",
+        "Give one of the two installations another prefix, or set `adoption: Never`.",
+    )
     DRY_RUN = (
         "DryRun",
         "`retention.execution` is DryRun: the message says what would be deleted, and nothing is.",
