@@ -422,3 +422,64 @@ def read_back(kit: Kit) -> Catalog:
         installation=INSTALLATION,
         policy=("databases", "orders"),
     )
+
+
+@pytest.mark.covers(
+    "PostgresBackupPolicy.spec.dump.yieldToDDLAfter",
+    "PostgresBackup.reason.YieldedToDDL",
+    "PostgresBackupPolicy.reason.YieldedToDDL",
+)
+def test_a_dump_ends_for_whoever_waits_too_long_to_change_a_table(kit: Kit) -> None:
+    kit.noise(64)
+    slow = {"uploadRate": 4 << 20}  # it would take twenty seconds
+    waited: list[float] = []
+    gone = threading.Event()
+
+    def change() -> None:
+        def run() -> None:
+            time.sleep(1.5)  # until pg_dump has its own locks
+            began = time.monotonic()
+            kit.sql("ALTER TABLE shop.orders ADD COLUMN more int")
+            waited.append(time.monotonic() - began)
+            gone.set()
+
+        threading.Thread(target=run, daemon=True).start()
+
+    with hooks(backups__dump__stream_started=once(change)):
+        status, result = kit.dump(yieldAfter="1500ms", store=slow)
+    assert (status, result.reason) == (1, "YieldedToDDL"), result
+    assert "AccessExclusiveLock on shop.orders" in result.message and result.object == "shop.orders"
+    assert gone.wait(20) and 1.5 <= waited[0] < 6, waited
+    kit.nothing_left()
+    # nobody waits: it is as any other
+    assert kit.good_dump(yieldAfter="1500ms").outcome == "Succeeded"
+
+
+def test_without_the_limit_whoever_changes_a_table_waits_for_the_dump(newest: Kit) -> None:
+    """The negative control: who waits is neither seen nor helped, and the dump is good."""
+    gone = threading.Event()
+
+    def change() -> None:
+        def run() -> None:
+            newest.sql("ALTER TABLE shop.orders ADD COLUMN more int")
+            gone.set()
+
+        threading.Thread(target=run, daemon=True).start()
+        assert not gone.wait(4)
+
+    with hooks(backups__dump__stream_ended=once(change)):
+        newest.good_dump()
+    assert gone.wait(20)
+
+
+@pytest.mark.covers("PostgresBackup.reason.LocksExhausted", "PostgresBackupPolicy.reason.LocksExhausted")
+def test_more_tables_than_the_server_has_locks_for_are_named(postgres: Postgres, s3: S3Server, tmp_path: Path) -> None:
+    few = {"max_locks_per_transaction": "10", "max_connections": "20"}
+    kit = make_kit(postgres(18, fresh=True, settings=few), s3, tmp_path)
+    for number in range(60):  # a transaction each: they would not fit in one
+        tables = "; ".join(f"CREATE TABLE shop.t_{number}_{i} ()" for i in range(100))
+        kit.sql(tables)
+    status, result = kit.dump()
+    assert (status, result.reason) == (1, "LocksExhausted"), result
+    assert "max_locks_per_transaction" in result.message
+    kit.nothing_left()

@@ -74,6 +74,8 @@ class DumpSettings(ApiModel):
     """Exact counts the rows of each table within the dump's own snapshot, to compare them when it is read back."""
     lock_timeout: Duration = Duration("5m")
     """How long a dump waits for its first locks."""
+    yield_to_ddl_after: Annotated[Duration | None, Field(alias="yieldToDDLAfter")] = None
+    """A dump ends itself where somebody has waited so long to change a table that it has locked. Default: never."""
 
 
 _Periods = Annotated[int, Field(ge=0, le=1000)]

@@ -95,6 +95,7 @@ def dump_config(
         row_counts=spec.dump.row_counts,
         compression_level=spec.dump.compression_level,
         lock_timeout=spec.dump.lock_timeout,
+        yield_after=spec.dump.yield_to_ddl_after,
         recipients=tuple(
             Recipient(name=recipient.name, public_key=recipient.public_key)
             for recipient in setting.destination.encryption.age.recipients

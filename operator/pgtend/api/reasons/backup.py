@@ -216,6 +216,16 @@ class BackupReason(Reason):
         "A table stayed locked by somebody else for longer than `spec.dump.lockTimeout`.",
         "See the message for who holds the lock.",
     )
+    LOCKS_EXHAUSTED = (
+        "LocksExhausted",
+        "The server's table of locks is full: a dump locks every table of a database.",
+        "Raise max_locks_per_transaction on the server; it needs a restart.",
+    )
+    YIELDED_TO_DDL = (
+        "YieldedToDDL",
+        "Somebody waited longer than `spec.dump.yieldToDDLAfter` to change a table that the dump had locked: it ended.",
+        "Run the backup at another time than the change, or raise the limit; the message names who waited.",
+    )
     TABLES_CHANGING = (
         "TablesChanging",
         "Tables were truncated, rewritten or dropped again and again while the dump began.",

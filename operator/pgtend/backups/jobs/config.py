@@ -70,6 +70,16 @@ class JobReason(Reason):
         "A table stayed locked by somebody else for longer than `spec.dump.lockTimeout`.",
         "See the message for who holds the lock.",
     )
+    LOCKS_EXHAUSTED = (
+        "LocksExhausted",
+        "The server's table of locks is full: a dump locks every table of a database.",
+        "Raise max_locks_per_transaction on the server; it needs a restart.",
+    )
+    YIELDED_TO_DDL = (
+        "YieldedToDDL",
+        "Somebody waited longer than `spec.dump.yieldToDDLAfter` to change a table that the dump had locked: it ended.",
+        "Run the backup at another time than the change, or raise the limit; the message names who waited.",
+    )
     TABLES_CHANGING = (
         "TablesChanging",
         "Tables were truncated, rewritten or dropped again and again while the dump began.",
@@ -235,6 +245,8 @@ class DumpConfig(_PolicyJob):
     row_counts: Literal["Exact", "None"] = "Exact"
     compression_level: Annotated[int, Field(ge=1, le=19)] = 1
     lock_timeout: Duration = Duration("5m")
+    yield_after: Duration | None = None
+    """The dump ends where somebody waits so long for one of its locks."""
     recipients: Annotated[tuple[Recipient, ...], Field(min_length=1)]
 
 

@@ -26,9 +26,10 @@ from pgtend.backups.jobs.destination import open_store, try_out
 from pgtend.backups.jobs.programs import Programs
 from pgtend.backups.jobs.report import Report, conclude
 from pgtend.backups.jobs.selection import Selection
-from pgtend.backups.jobs.session import Access, Primary
+from pgtend.backups.jobs.session import Access, Connection, Primary
 from pgtend.backups.jobs.snapshot import Exporter, RowCounter, TablesChangedError, first_line, take_until_stable
 from pgtend.backups.jobs.stream import Companion, Streamed, contents_of, stored_data, stream
+from pgtend.backups.jobs.yielding import Yielder
 from pgtend.backups.manifest import DatabaseContents, Manifest, PolicyRecord, RecipientRecord, StoredData
 from pgtend.core.clock import Clock, SystemClock
 from pgtend.core.errors import PgtendError
@@ -160,13 +161,16 @@ class _Dump:
         behind us, for ever; so it waits for a moment only, we let go, and they have their turn."""
         why = ""
         for _ in range(WHOLE_DUMPS):
-            with self._access.session(primary, database.name) as connection:
+            with (
+                self._access.session(primary, database.name) as connection,
+                self._guard(primary, database, connection) as guard,
+            ):
                 exporter = Exporter(connection, self._selection(database))
                 held, again = take_until_stable(exporter, lock_timeout=self._config.lock_timeout.seconds)
                 self._restarts += again
                 counter = RowCounter(exporter, held)
                 try:
-                    streamed = self._stream_database(primary, database, passfile, counter)
+                    streamed = self._stream_database(primary, database, passfile, counter, guard)
                     self._open.append(streamed)
                     exporter.confirm()
                 except TablesChangedError as changed:
@@ -179,8 +183,22 @@ class _Dump:
             return contents, stored_data(streamed, database=database.name)
         raise PgtendError(JobReason.TABLES_CHANGING, f"{database.name}: {why}, in each of {WHOLE_DUMPS} dumps")
 
+    @contextmanager
+    def _guard(self, primary: Primary, database: Database, holder: Connection) -> Iterator[Yielder | None]:
+        after = self._config.yield_after
+        if after is None:
+            yield None
+            return
+        with self._access.session(primary, database.name) as connection:
+            yield Yielder(connection, holder=holder.info.backend_pid, after=after.seconds)
+
     def _stream_database(
-        self, primary: Primary, database: Database, passfile: Path | None, counter: RowCounter
+        self,
+        primary: Primary,
+        database: Database,
+        passfile: Path | None,
+        counter: RowCounter,
+        guard: Yielder | None,
     ) -> Streamed:
         config = self._config
         return self._stream(
@@ -199,6 +217,7 @@ class _Dump:
             expected=database.size,
             doing=f"dump of {database.name}",
             beside=counter if config.row_counts == "Exact" else None,
+            guard=guard,
         )
 
     def _dump_globals(self, primary: Primary, passfile: Path | None, with_passwords: bool) -> StoredData:
@@ -221,7 +240,15 @@ class _Dump:
         return stored_data(streamed, database=None)
 
     def _stream(
-        self, *, name: str, arguments: list[str], key: str, expected: int, doing: str, beside: Companion | None
+        self,
+        *,
+        name: str,
+        arguments: list[str],
+        key: str,
+        expected: int,
+        doing: str,
+        beside: Companion | None,
+        guard: Yielder | None = None,
     ) -> Streamed:
         config, store = self._config, self._store
         limits = config.destination.store.limits
@@ -245,6 +272,7 @@ class _Dump:
             secrets=self._access.secrets,
             doing=doing,
             beside=beside,
+            guard=guard,
         )
         self._warnings += streamed.warnings
         return streamed

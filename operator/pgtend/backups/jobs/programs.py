@@ -148,7 +148,8 @@ class Child:
 
 
 def raise_if_failed(child: Child, *, doing: str) -> list[str]:
-    """Wait for a dump program; its warnings where it ended well. Raises PgtendError(DumpFailed, ClientTooOld).
+    """Wait for a dump program; its warnings where it ended well. Raises PgtendError(DumpFailed, ClientTooOld,
+    LocksExhausted).
 
     Status 0 is not enough: an error on standard error is a failure too.
     """
@@ -161,6 +162,9 @@ def raise_if_failed(child: Child, *, doing: str) -> list[str]:
         raise PgtendError(
             JobReason.CLIENT_TOO_OLD, f"the libpq of {child.name} does not know require_auth", transient=False
         )
+    if any("out of shared memory" in line for line in lines):
+        text = f"{doing}: the server's table of locks is full: raise max_locks_per_transaction, which needs a restart"
+        raise PgtendError(JobReason.LOCKS_EXHAUSTED, text)
     how = f"ended with status {status}" if status >= 0 else f"was killed by signal {-status}"
     said = " | ".join(lines[-4:]) or "said nothing"
     raise PgtendError(JobReason.DUMP_FAILED, f"{doing}: {child.name} {how}: {said}")

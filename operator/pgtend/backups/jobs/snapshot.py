@@ -218,6 +218,12 @@ class Exporter:
                 raise TablesChangedError(first_line(error)) from None
             if error.sqlstate == "55P03":
                 raise LockBusyError(self._busy(tables)) from None
+            if error.sqlstate == "53200":
+                raise PgtendError(
+                    JobReason.LOCKS_EXHAUSTED,
+                    f"the server's table of locks has no room for {len(tables)} tables: raise"
+                    " max_locks_per_transaction, which needs a restart",
+                ) from None
             if error.sqlstate == "42501":
                 raise PgtendError(JobReason.PERMISSION_DENIED, first_line(error), transient=False) from None
             raise

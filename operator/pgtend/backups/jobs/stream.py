@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from pgtend.backups.jobs.databases import Database
-from pgtend.backups.jobs.programs import Programs, raise_if_failed, waited_for_lock
+from pgtend.backups.jobs.programs import Child, Programs, raise_if_failed, waited_for_lock
 from pgtend.backups.jobs.snapshot import Held, TablesChangedError
+from pgtend.backups.jobs.yielding import Yielder
 from pgtend.backups.manifest import DatabaseContents, Snapshot, StoredData, TableRows
 from pgtend.core.failpoints import failpoint
 from pgtend.core.redaction import Sensitive
@@ -79,15 +80,17 @@ def stream(
     secrets: Sequence[Sensitive],
     doing: str,
     beside: Companion | None = None,
+    guard: Yielder | None = None,
 ) -> Streamed:
     """Run `name` and seal what it writes into `upload`. `beside` works at the same time and must end well too; its
-    failure is raised after the program's own, which is more often the cause.
+    failure is raised after the program's own, which is more often the cause. `guard` may end both.
 
     Raises PgtendError, or TablesChangedError where the program did not get its locks; then the program is gone, the
     companion stopped and the upload aborted.
     """
     work: Background[int] | None = None
     companion: Background[None] | None = None
+    watching: Background[None] | None = None
     try:
         with programs.run(name, arguments, secrets=secrets) as child:
             failpoint("backups.dump.stream_started")
@@ -96,6 +99,8 @@ def stream(
             )
             if beside is not None:
                 companion = Background(beside.work, name="beside")
+            if guard is not None:
+                watching = Background(lambda: guard.watch(lambda: _end(child, upload, beside)), name="guard")
             raw_size = work.result()
             failpoint("backups.dump.stream_ended")
             if child.wait() != 0 and waited_for_lock(child.errors):
@@ -103,6 +108,12 @@ def stream(
             warnings = raise_if_failed(child, doing=doing)
             if companion is not None:
                 companion.result()
+            # what is left has an end soon, and the locks are given back with it
+            if guard is not None and watching is not None:
+                guard.stop()
+                watching.wait(10)
+                if guard.verdict is not None:
+                    raise guard.verdict
         written = upload.finish()
     except BaseException:
         # The child is gone, so the feeder meets the end of its input; the sealer meets the cancelled upload.
@@ -113,8 +124,21 @@ def stream(
         if work is not None:
             work.wait(90)
         upload.abort()
+        if guard is not None and guard.verdict is not None:
+            raise guard.verdict from None
         raise
+    finally:
+        if guard is not None and watching is not None:
+            guard.stop()
+            watching.wait(10)
     return Streamed(upload=upload, written=written, raw_size=raw_size, warnings=warnings)
+
+
+def _end(child: Child, upload: Upload, beside: Companion | None) -> None:
+    child.kill()
+    upload.cancel()
+    if beside is not None:
+        beside.stop()
 
 
 def contents_of(database: Database, held: Held, rows: Mapping[int, int], *, selected: str) -> DatabaseContents:
