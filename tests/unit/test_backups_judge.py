@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from pgtend.api.conditions import Verdict
 from pgtend.api.postgresbackuppolicy import PolicySpec
 from pgtend.api.reasons import BackupReason as R
-from pgtend.backups.judge import Fact, Summary, Tried, Trouble, View, judge
+from pgtend.backups.judge import Fact, Sealed, Summary, Tried, Trouble, View, judge
 from pgtend.backups.judge_record import Reading, expires_at
 from pgtend.backups.plan import timetable
 from pgtend.core.clock import FakeClock
@@ -50,12 +51,14 @@ def look(now: datetime, **given: object) -> dict[str, Verdict]:
 
 
 def test_a_policy_that_is_well() -> None:
-    found = look(at(22, 8), summary=summary(21, 22))
+    sealed = {frozenset({("age1verify", "verify"), ("age1escrow", "escrow")}): Sealed(2, "b", at(22, 2))}
+    found = look(at(22, 8), summary=replace(summary(21, 22), sealed=sealed), keys=frozenset({"age1escrow"}))
     assert {v.type: (v.status, v.reason) for v in found.values()} == {
         "Accepted": ("True", R.ACCEPTED),
         "BackupCurrent": ("True", R.AS_EXPECTED),
         "Verified": ("True", R.AS_EXPECTED),
         "RetentionSafe": ("True", R.AS_EXPECTED),
+        "EncryptionCurrent": ("True", R.AS_EXPECTED),
         "Ready": ("True", R.IN_FORCE),
     }
     assert "26h24m" in found["BackupCurrent"].message
@@ -147,3 +150,18 @@ def test_what_could_be_adopted_is_told_as_long_as_there_is_no_backup() -> None:
     assert found.reason is R.NEVER_RUN
     assert "holds 2 of installation lost-cluster for a policy of this name" in found.message
     assert "adoption: Always" in found.message
+
+
+def test_backups_that_no_recipient_opens_any_more_are_told() -> None:
+    old, new = ("age1old", "verify"), ("age1new", "verify")
+    sealed = {
+        frozenset({old}): Sealed(3, "orders-old", at(20, 2)),
+        frozenset({old, new}): Sealed(1, "mixed", at(21, 2)),
+    }
+    held = Summary(total=4, sealed=sealed)
+    found = look(at(22, 8), summary=held, keys=frozenset({"age1new"}))["EncryptionCurrent"]
+    assert (found.status, found.reason, found.object) == ("False", R.RECIPIENT_GONE, "orders-old")
+    assert "3 of 4 backups, the newest orders-old" in found.message and "with verify" in found.message
+    assert look(at(22, 8), summary=held, keys=frozenset({"age1old"}))["EncryptionCurrent"].status == "True"
+    for unknown in ({"summary": held}, {"summary": Summary(), "keys": frozenset({"a"})}):
+        assert look(at(22, 8), **unknown)["EncryptionCurrent"].reason is R.NOT_COMPLETE

@@ -23,6 +23,7 @@ from pgtend.backups.jobs.config import DumpConfig, JobReason, VerifyConfig
 from pgtend.backups.judge_destination import Look, conflicting, judge
 from pgtend.backups.plan import ToolsImages, major_of, timetable
 from pgtend.backups.pods import CONFIG, HASH, cron_job, dump_job, verify_job
+from pgtend.backups.readback import opens
 from pgtend.core.findings import ObjectKey
 from pgtend.gate.walltime import ScheduleError
 from pgtend.objectstore.errors import StoreReason
@@ -66,7 +67,7 @@ def destination(escrow: str = ESCROW, s3: dict[str, object] | None = None, **cre
     )
 
 
-def setting(**spec: object) -> Setting:
+def setting(*, place: DestinationSpec | None = None, **spec: object) -> Setting:
     target = TargetSpec.model_validate(
         {
             "members": [{"name": "a", "host": "orders-a.db.example.com"}],
@@ -85,7 +86,7 @@ def setting(**spec: object) -> Setting:
         spec=policy(**spec),
         target=target,
         credential=target.credentials.backup,
-        destination=destination(read=secret("r"), delete=secret("d")),
+        destination=place or destination(read=secret("r"), delete=secret("d")),
         image="pgtend/tools:0.1-pg17",
         identifier="7437812650013388821",
         timeline=3,
@@ -276,3 +277,20 @@ def test_a_lock_that_is_asked_for_is_there_or_that_is_told(
 def test_what_no_store_can_do_is_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         destination(s3=options)
+
+
+def test_a_retired_recipient_opens_and_gets_nothing_new() -> None:
+    value = destination().to_wire()
+    recipients = value["encryption"]["age"]["recipients"]
+    recipients[0]["decryptOnly"] = True
+    place = DestinationSpec.model_validate(value)
+    made = cron_job(setting(place=place), cron="0 2 * * *", suspended=False)
+    annotations = made["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["annotations"]
+    config = DumpConfig.model_validate_json(annotations[CONFIG])
+    assert [r.name for r in config.recipients] == ["escrow"]
+    found = opens(place, ["verify", "escrow"])
+    assert found is not None and found.name == "verify"
+    for recipient in recipients:
+        recipient["decryptOnly"] = True
+    with pytest.raises(ValidationError, match="new backups are for somebody"):
+        DestinationSpec.model_validate(value)

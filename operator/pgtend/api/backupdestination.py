@@ -14,6 +14,7 @@ from pgtend.api.types import Duration, ItemName, Quantity
 
 _MIB = 1 << 20
 _ONE_OF_TWO = "exactly one of aes256 and kms is needed"
+_NOBODY = "at least one recipient without decryptOnly is needed: new backups are for somebody"
 _NO_TIME = "duration is at least one second"
 
 
@@ -126,6 +127,8 @@ class AgeRecipient(ApiModel):
     public_key: Annotated[str, Field(pattern=r"^age1[02-9ac-hj-np-z]{58}$", max_length=62)]
     identity: FromSecret | None = None
     """Default: kept elsewhere; key identity."""
+    decrypt_only: bool = False
+    """Retired: new backups are not for it, older ones are opened with its identity as long as they are kept."""
 
 
 class Age(ApiModel):
@@ -133,7 +136,14 @@ class Age(ApiModel):
         tuple[AgeRecipient, ...],
         Field(min_length=1, max_length=16, json_schema_extra={"x-list-map-keys": ["name"]}),
     ]
-    """Each of them alone can open every backup."""
+    """Each of them alone can open every backup that was taken while it was named and not retired."""
+    cel = (("self.recipients.exists(r, !has(r.decryptOnly) || !r.decryptOnly)", _NOBODY),)
+
+    @model_validator(mode="after")
+    def _somebody(self) -> Self:
+        if all(recipient.decrypt_only for recipient in self.recipients):
+            raise ValueError(_NOBODY)
+        return self
 
 
 class Encryption(ApiModel):

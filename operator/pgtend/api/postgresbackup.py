@@ -137,6 +137,7 @@ POSTGRES_BACKUP = Kind(
             BackupReason.NOT_ACCEPTED,
             BackupReason.OBJECT_NOT_OWNED,
             BackupReason.OVERDUE,
+            BackupReason.RECIPIENT_GONE,
             BackupReason.RETENTION_FAILED,
             BackupReason.SUSPENDED,
             BackupReason.VERIFY_OVERDUE,

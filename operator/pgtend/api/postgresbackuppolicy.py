@@ -172,7 +172,7 @@ POSTGRES_BACKUP_POLICY = Kind(
     spec=PolicySpec,
     status=PolicyStatus,
     reasons=BackupReason,
-    conditions=("Accepted", "BackupCurrent", "Verified", "RetentionSafe"),
+    conditions=("Accepted", "BackupCurrent", "Verified", "RetentionSafe", "EncryptionCurrent"),
     columns=(
         Column(name="Target", json_path=".spec.targetRef.name"),
         Column(name="Ready", json_path='.status.conditions[?(@.type=="Ready")].status'),

@@ -99,6 +99,7 @@ def dump_config(
         recipients=tuple(
             Recipient(name=recipient.name, public_key=recipient.public_key)
             for recipient in setting.destination.encryption.age.recipients
+            if not recipient.decrypt_only
         ),
     )
     return config.to_wire()

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
+from typing import NamedTuple
 
 from pgtend.api.conditions import Status, Verdict
 from pgtend.api.postgresbackuppolicy import (
@@ -60,11 +61,23 @@ class Fact:
     verified: datetime | None = None
 
 
+Keys = frozenset[tuple[str, str]]
+"""Recipients, each by public key and name."""
+
+
+class Sealed(NamedTuple):
+    """How many backups, and the newest of them."""
+
+    number: int
+    newest: str
+    finished: datetime
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """What the bucket holds of a policy; `size` in bytes. `kept` says why what has expired is still there, `stays` how
     many of these stay for which reason. `adoptable` has the installation of each backup that another one took for a
-    policy of this name."""
+    policy of this name; `sealed` which backups are for which recipients, None where that is not known."""
 
     newest: Fact | None = None
     newest_verified: Fact | None = None
@@ -73,6 +86,7 @@ class Summary:
     locked: int = 0
     size: int = 0
     adoptable: tuple[str, ...] = ()
+    sealed: Mapping[Keys, Sealed] | None = None
     kept: Trouble | None = None
     stays: Mapping[Kept, int] = field(default_factory=dict)
 
@@ -97,7 +111,8 @@ class Tried:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """All that a policy is judged by. `summary` is None as long as the bucket was never read."""
+    """All that a policy is judged by. `summary` is None as long as the bucket was never read; `keys` are the public
+    keys that the destination names, None where there is no destination."""
 
     now: datetime
     created: datetime
@@ -106,6 +121,7 @@ class View:
     trouble: Trouble | None = None
     observing: bool = False
     identity: bool = True
+    keys: frozenset[str] | None = None
     summary: Summary | None = None
     dump: Tried | None = None
     verify: Tried | None = None
@@ -129,6 +145,7 @@ def summarize(
         locked=sum(backup.locked(now) for backup in catalog.backups),
         size=sum(backup.manifest.stored_size for backup in catalog.backups),
         adoptable=tuple(backup.manifest.installation_id for backup in catalog.adoptable),
+        sealed=_sealed(catalog),
         kept=kept,
         stays=Counter(stays.values()),
     )
@@ -159,7 +176,7 @@ def judge(view: View) -> Judged:
         accepted = Verdict("Accepted", "False", trouble.reason, trouble.message, object=trouble.object)
     return Judged(
         status=status, verdicts=(accepted, _current(view, summary), _verified(view, summary), _safe(view, summary),
-                                 _ready(view))
+                                 _encryption(view, summary), _ready(view))
     )  # fmt: skip
 
 
@@ -167,7 +184,7 @@ def invalid(reason: R, message: str) -> tuple[Verdict, ...]:
     """Of a spec that does not parse."""
     rest = tuple(
         Verdict(name, "Unknown", R.NOT_ACCEPTED, "not looked at", negligible=True)
-        for name in ("BackupCurrent", "Verified", "RetentionSafe")
+        for name in ("BackupCurrent", "Verified", "RetentionSafe", "EncryptionCurrent")
     )
     return (
         Verdict("Accepted", "False", reason, message),
@@ -273,6 +290,31 @@ def _safe(view: View, summary: Summary) -> Verdict:
     stays = ", ".join(f"{summary.stays[why]} {said}" for why, said in _STAYS.items() if summary.stays.get(why))
     text += f"; of those that have expired stay {stays}" if stays else ""
     return Verdict(name, "True", R.AS_EXPECTED, text)
+
+
+def _encryption(view: View, summary: Summary) -> Verdict:
+    name = "EncryptionCurrent"
+    if summary.sealed is None or view.keys is None:
+        return Verdict(name, "Unknown", R.NOT_COMPLETE, "the bucket was not read yet", negligible=True)
+    lost = {keys: found for keys, found in summary.sealed.items() if view.keys.isdisjoint(key for key, _ in keys)}
+    if not lost:
+        return Verdict(name, "True", R.AS_EXPECTED, "each backup opens with a recipient that the destination names")
+    number, newest = sum(f.number for f in lost.values()), max(lost.values(), key=lambda found: found.finished)
+    names = ", ".join(sorted({who for keys in lost for _, who in keys}))
+    text = (
+        f"{number} of {summary.total} backups, the newest {newest.newest}, open with no recipient that the destination"
+        f" names, but with {names}: name it again with decryptOnly: true"
+    )
+    return Verdict(name, "False", R.RECIPIENT_GONE, text, object=newest.newest)
+
+
+def _sealed(catalog: Catalog) -> Mapping[Keys, Sealed]:
+    found: dict[Keys, Sealed] = {}
+    for backup in catalog.backups:  # oldest first
+        keys = frozenset((recipient.public_key, recipient.name) for recipient in backup.manifest.recipients)
+        number = found[keys].number if keys in found else 0
+        found[keys] = Sealed(number + 1, backup.manifest.backup_name, backup.manifest.finished_at)
+    return found
 
 
 def _fact(backup: Backup | None) -> Fact | None:

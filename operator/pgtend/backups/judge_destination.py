@@ -146,7 +146,10 @@ def _elsewhere(spec: DestinationSpec) -> int:
     """Recipients whose private key is kept outside the cluster, as far as the spec tells."""
     recipients = spec.encryption.age.recipients
     inside = {recipient.public_key for recipient in recipients if recipient.identity is not None}
-    return sum(recipient.identity is None and recipient.public_key not in inside for recipient in recipients)
+    return sum(
+        recipient.identity is None and not recipient.decrypt_only and recipient.public_key not in inside
+        for recipient in recipients
+    )
 
 
 def conflicting(rules: Sequence[Mapping[str, Any]], *, prefix: str, keep: timedelta | None) -> Sequence[LifecycleRule]:

@@ -161,6 +161,9 @@ class PolicyController:
             observing=prepared.observing,
             identity=prepared.destination is None
             or any(recipient.identity for recipient in prepared.destination.encryption.age.recipients),
+            keys=frozenset(r.public_key for r in prepared.destination.encryption.age.recipients)
+            if prepared.destination is not None
+            else None,
             summary=memory.summary or _remembered(record.status),
             dump=dump,
             verify=memory.attempts.tried("verify"),

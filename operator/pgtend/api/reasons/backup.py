@@ -136,6 +136,11 @@ class BackupReason(Reason):
         "Correct `credentials.delete` of the destination.",
     )
     RETENTION_FAILED = "RetentionFailed", "Retention could not be carried out; it is tried again.", "See the message."
+    RECIPIENT_GONE = (
+        "RecipientGone",
+        "No recipient that the destination names opens some of the backups: a key was replaced or removed.",
+        "Name the old recipient again with `decryptOnly: true` and its `identity`, as long as those backups are kept.",
+    )
     NOT_COMPLETE = "NotComplete", "There is nothing yet that this could be said of.", "See the condition Complete."
     RUNNING = "Running", "A pod takes the backup.", "Wait."
     WAITING = "Waiting", "It waits for what the message names.", "See the message."
