@@ -15,6 +15,7 @@ from pgtend.cli.oncall import explain, status
 from pgtend.cli.preview import plan
 from pgtend.cli.target import target
 from pgtend.cli.user import user
+from pgtend.cli.window import window
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,6 +29,7 @@ main.add_command(access)
 main.add_command(user)
 main.add_command(plan)
 main.add_command(backup)
+main.add_command(window)
 main.add_command(status)
 main.add_command(explain)
 

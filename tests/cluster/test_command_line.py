@@ -13,6 +13,7 @@ from tests.cluster.builders import target
 from tests.cluster.conftest import Tenant
 from tests.cluster.harness import Cluster
 from tests.cluster.users_ground import user
+from tests.cluster.windows_ground import window
 from tests.fixtures.plugin import Postgres
 from tests.postgres.users_ground import PASSWORDS, Shop
 
@@ -87,3 +88,18 @@ def test_report_import_and_plan_by_the_cluster(
     [adopted] = read(run("plan", "-f", str(path), "-o", "json"), 2)["users"]
     assert adopted["refused"] is None and any("CONNECTION LIMIT 5" in one["sql"] for one in adopted["statements"])
     assert run("access", "report", at=f"{space}/missing").exit_code == 1
+
+
+def test_windows_of_the_cluster_are_simulated(cluster: Cluster, tenant: Tenant) -> None:
+    """As the API server has them: with its defaults, and with what a policy's schedule is there."""
+    space = tenant.namespace()
+    cluster.apply(window(space, schedule={"weekly": {"days": ["Sunday"], "at": "02:00"}}, closing=None, duration=None))
+    policy = {"targetRef": {"name": "orders"}, "destinationRef": {"name": "s3"}}
+    kind = {"apiVersion": "pgtend.dev/v1alpha1", "kind": "PostgresBackupPolicy"}
+    cluster.apply({**kind, "metadata": {"name": "orders", "namespace": space}, "spec": policy})
+    words = ["window", "simulate", "-n", space, "--from", "2027-01-01", "--days", "31", "-o", "json"]
+    done = CliRunner().invoke(main, [*words, "--kubeconfig", cluster.environment["KUBECONFIG"]])
+    assert done.exit_code == 0, done.output + str(done.exception)
+    told = json.loads(done.stdout)["openings"]
+    assert [one["startsAt"] for one in told] == [f"2027-01-{day:02}T02:00:00Z" for day in (3, 10, 17, 24, 31)]
+    assert all(len(one["dumps"]) == 1 for one in told), "the default of a policy is every day at two"
