@@ -237,6 +237,7 @@ def test_what_is_immutable_says_so(tended: Tended) -> None:
     "PostgresTarget.spec.access.users.rolePattern",
     "PostgresTarget.spec.access.users.memberOf",
     "PostgresTarget.spec.access.users.attributes",
+    "PostgresTarget.spec.access.users.grantOption",
 )
 def test_consent_across_namespaces_and_its_withdrawal(tended: Tended) -> None:
     cluster, space = tended.cluster, tended.admitted
@@ -281,6 +282,21 @@ def test_consent_across_namespaces_and_its_withdrawal(tended: Tended) -> None:
     cluster.apply(body)
     ready(cluster, space)
     assert tended.server.execute("SELECT pg_has_role(%s, %s, 'USAGE')", [role, group]) == [(False,)]
+
+    # who may have it may not hand it on for that
+    *first, last = tended.shop.trio("Select")
+    handing = user(space, "app", target=tended.databases, roleName=role, grants=[*first, {**last, "grantOption": True}])
+    cluster.apply(handing)
+    told = tended.condition("app", "Accepted", "False", "NotPermitted", space=space)
+    assert f"access shop of target {target} admits privilege Select, and not to hand it on, since " in told
+    wide["users"]["grantOption"] = True
+    open_target(cluster, tended.databases, tended.server, access=[wide])
+    ready(cluster, space)
+    may = "SELECT has_table_privilege(%s, 'shop.items', 'SELECT WITH GRANT OPTION')"
+    assert tended.server.execute(may, [role], dbname=tended.shop.name) == [(True,)]
+    cluster.apply(body)
+    ready(cluster, space)
+    assert tended.server.execute(may, [role], dbname=tended.shop.name) == [(False,)]
 
     # withdrawn: reconciling stops, the login goes on
     open_target(cluster, tended.databases, tended.server, access=[])

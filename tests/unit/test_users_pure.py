@@ -211,6 +211,23 @@ def test_attributes_and_memberships_are_admitted_by_entries(asked_for: dict[str,
         assert isinstance(asked(spec(**asked_for), target(SHOP)), Refusal), "what is left out admits nothing"
 
 
+def test_who_may_have_something_may_not_hand_it_on_for_that() -> None:
+    """Else a namespace that is admitted to something decides who else is, everybody for one."""
+    handing: list[dict[str, Any]] = [
+        {"grants": [{**GRANTS[0], "grantOption": True}]},
+        {"memberOf": [{"role": "reporting", "admin": True}]},
+    ]
+    let: dict[str, Any] = {**MORE, "users": {**MORE["users"], "grantOption": True}}  # type: ignore[dict-item]
+    nothing = {**SHOP, "name": "nothing", "users": {"rolePattern": "*", "grantOption": True}}
+    for words, about in zip(handing, ("Connect", "reporting"), strict=True):
+        answer = asked(spec(**words), target(MORE))
+        assert isinstance(answer, Refusal) and (answer.about, answer.withdrawn) == (about, False)
+        assert "and not to hand it on" in answer.what and "users.grantOption" in answer.next_step
+        assert isinstance(asked(spec(**words), target(MORE, nothing)), Refusal), "by an entry that admits the thing"
+        assert isinstance(asked(spec(**words), target(let)), Admitted)
+        assert isinstance(asked(spec(**words), target(), namespace="databases"), Admitted), "the target's own"
+
+
 def test_default_privileges_are_admitted_like_grants() -> None:
     def answer(kind: str, word: str, **rest: Any) -> Any:
         return asked(spec(defaultPrivileges=[future(kind, word, creators={"auto": {}}, **rest)]), target(SHOP))

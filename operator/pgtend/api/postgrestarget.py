@@ -213,6 +213,8 @@ class UserLimits(ApiModel):
         Field(max_length=8),
     ] = ()
     """`*` is all but Superuser, CreateRole (the same before PostgreSQL 16) and Replication, which copies everything."""
+    grant_option: bool = False
+    """Whether it may hand on what it is admitted to: privileges WITH GRANT OPTION, memberships WITH ADMIN OPTION."""
 
 
 class AccessEntry(ApiModel):

@@ -122,7 +122,10 @@ def _grants(spec: UserSpec, target: ObjectKey, entries: Sequence[AccessEntry]) -
             if privilege not in wish.words:
                 continue
             by_name = privilege in TAKES_OVER
-            if any(e.users and _word(e.users.max_privileges, privilege, by_name=by_name) for e in here):
+            able = [e for e in here if e.users and _word(e.users.max_privileges, privilege, by_name=by_name)]
+            if able and wish.option and not any(e.users and e.users.grant_option for e in able):
+                return _handing_on(f"privilege {privilege}", target, able, "grantOption out of the grant", privilege)
+            if able:
                 continue
             words = [word for entry in here if entry.users for word in entry.users.max_privileges]
             return _refused(
@@ -179,7 +182,16 @@ def _of_role(spec: UserSpec, target: ObjectKey, entries: Sequence[AccessEntry]) 
                 "ask its owner to add it by name to users.memberOf, or remove it from spec.memberOf",
                 one.role,
             )
+        able = [e for e in entries if e.users and _lists(e.users.member_of, one.role)]
+        if one.admin and not any(e.users and e.users.grant_option for e in able):
+            return _handing_on(f"membership in {one.role}", target, able, "admin out of spec.memberOf", one.role)
     return None
+
+
+def _handing_on(what: str, target: ObjectKey, entries: Sequence[AccessEntry], out: str, about: str) -> Refusal:
+    """Who hands on decides who else has it, and that is the target's to say."""
+    text = f"{_access(entries)} of target {target} admits {what}, and not to hand it on"
+    return _refused(text, f"ask its owner for users.grantOption, or take {out}", about)
 
 
 def _guarded(spec: UserSpec, target: ObjectKey) -> Refusal | None:
