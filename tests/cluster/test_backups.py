@@ -120,6 +120,7 @@ def test_a_backup_now_from_the_wish_to_the_record_that_was_read_back(ground: Gro
     "PostgresBackupPolicy.spec.schedule.*.at",
     "PostgresBackupPolicy.spec.timeZone",
     "PostgresBackupPolicy.spec.startingDeadline",
+    "PostgresBackupPolicy.spec.scheduleSpread",
     "PostgresBackupPolicy.spec.timeout",
     "PostgresBackupPolicy.spec.suspend",
     "PostgresBackupPolicy.spec.mode",
@@ -178,6 +179,20 @@ def test_the_cronjob_is_what_the_policy_says(ground: Ground, operator: StartOper
     mounted = {s["secret"]["name"] for v in pod["volumes"] for s in v.get("projected", {}).get("sources", [])}
     assert mounted == {"backup", "orders-ca", "s3-writer", "s3-ca"}  # no key that opens, none that deletes
     assert [o["kind"] for o in found["metadata"]["ownerReferences"]] == ["PostgresBackupPolicy"]
+
+    # a fleet starts one after the other, and says when
+    starts = set()
+    for name in ("fleet-a", "fleet-b", "fleet-c", "fleet-d"):
+        fleet = {"schedule": {"daily": {"at": "02:00"}}, "scheduleSpread": "3h"}
+        ground.apply("PostgresBackupPolicy", name, ground.policy_spec(**fleet))
+        cluster.wait_condition(POLICY, space, name, "Ready", "True", "InForce", seconds=60)
+        minute, hour, *rest = (cluster.get("cronjob", space, f"{name}-dump") or {})["spec"]["schedule"].split()
+        assert rest == ["*", "*", "*"] and 120 <= 60 * int(hour) + int(minute) <= 300
+        following = (cluster.get(POLICY, space, name) or {})["status"]["nextAt"]
+        assert f"T{int(hour):02d}:{int(minute):02d}:00Z" in following
+        starts.add((hour, minute))
+        cluster.kubectl("delete", POLICY, "-n", space, name, "--timeout=60s")
+    assert len(starts) > 1
 
     # what people say of its pods arrives there
     asked = {

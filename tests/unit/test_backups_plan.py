@@ -294,3 +294,31 @@ def test_a_retired_recipient_opens_and_gets_nothing_new() -> None:
         recipient["decryptOnly"] = True
     with pytest.raises(ValidationError, match="new backups are for somebody"):
         DestinationSpec.model_validate(value)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"daily": {"at": "02:00"}},
+        {"weekly": {"days": ["Sunday", "Monday"], "at": "02:00"}},
+        {"monthly": {"dayOfMonth": 31, "at": "02:00"}},
+    ],
+)
+def test_a_fleet_does_not_start_at_one_moment(schedule: dict[str, object]) -> None:
+    spec = policy(schedule=schedule, scheduleSpread="3h")
+    crons = {name: timetable(spec, policy=f"databases/{name}").cron for name in (f"p{i}" for i in range(300))}
+    starts = {name: 60 * int(cron.split()[1]) + int(cron.split()[0]) for name, cron in crons.items()}
+    assert min(starts.values()) >= 120 and max(starts.values()) <= 300 and len(set(starts.values())) > 100
+    assert {cron.split(" ", 2)[2] for cron in crons.values()} == {timetable(policy(schedule=schedule)).cron[4:]}
+    assert crons["p1"] == timetable(spec, policy="databases/p1").cron
+    times = timetable(spec, policy="databases/p1")
+    following = times.next_after(at("2026-11-22 00:00"))
+    assert following is not None and 60 * following.hour + following.minute == starts["p1"]
+
+
+def test_a_spread_ends_at_midnight_and_needs_a_time_of_day() -> None:
+    late = policy(schedule={"daily": {"at": "23:50"}}, scheduleSpread="6h")
+    assert {timetable(late, policy=str(i)).cron.split()[1] for i in range(50)} == {"23"}
+    with pytest.raises(ScheduleError, match="scheduleSpread"):
+        timetable(policy(schedule={"cron": "0 2 * * *"}, scheduleSpread="1h"))
+    assert timetable(policy(schedule={"cron": "0 2 * * *"})).cron == "0 2 * * *"

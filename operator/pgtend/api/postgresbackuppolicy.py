@@ -115,6 +115,9 @@ class PolicySpec(ApiModel):
     time_zone: TimeZoneName = DEFAULT_TIME_ZONE
     schedule: Schedule = Schedule(daily=Daily(at=TimeOfDay("02:00")))
     """No rrule and no monthly.week: a CronJob carries it out."""
+    schedule_spread: Duration = Duration("0s")
+    """Starts that much later at most, by a hash of the policy's name, so that a fleet does not start at one moment; not
+    beyond midnight."""
     starting_deadline: Duration = Duration("1h")
     """A run that could not start for that long is missed."""
     timeout: Duration = Duration("12h")

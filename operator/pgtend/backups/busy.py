@@ -10,6 +10,7 @@ from pgtend.api.postgresbackup import BackupSpec
 from pgtend.api.postgresbackuppolicy import PolicySpec
 from pgtend.api.postgrestarget import TargetSpec
 from pgtend.api.reasons import BackupReason as R
+from pgtend.backups.plan import spread
 from pgtend.backups.policy import PolicyController
 from pgtend.core.clock import Clock, parse_rfc3339
 from pgtend.core.findings import ObjectKey
@@ -59,7 +60,7 @@ class Dumps:
         try:
             return dump_plan(
                 policy=record.key,
-                schedule=spec.schedule,
+                schedule=spread(spec, str(record.key)),
                 zone=load_zone(spec.time_zone),
                 now=now,
                 handled_until=max(known),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from pgtend.api.postgresbackuppolicy import PolicySpec
-from pgtend.api.schedule import Schedule
+from pgtend.api.schedule import Daily, Monthly, Schedule, Weekly
+from pgtend.api.types import TimeOfDay
 from pgtend.gate.recurrence import to_cron
-from pgtend.gate.walltime import load_zone
+from pgtend.gate.walltime import ScheduleError, load_zone
 from pgtend.gate.windows import cronjob_starts
 
+LAST_MINUTE = 23 * 60 + 59
 GRACE = 0.1
 """Of the span between two starts: so much later a backup may be there before it is overdue."""
 
@@ -38,10 +41,29 @@ class Timetable:
         return starts[0] + allowed - (starts[1] - starts[0]), allowed
 
 
-def timetable(spec: PolicySpec) -> Timetable:
-    """Raises ScheduleError where the schedule or the zone has no meaning to a CronJob."""
-    zone = load_zone(spec.time_zone)
-    return Timetable(schedule=spec.schedule, cron=to_cron(spec.schedule), zone=zone)
+def timetable(spec: PolicySpec, *, policy: str = "") -> Timetable:
+    """`policy` is its namespace/name, by which it is spread. Raises ScheduleError where the schedule or the zone has no
+    meaning to a CronJob."""
+    zone, schedule = load_zone(spec.time_zone), spread(spec, policy)
+    return Timetable(schedule=schedule, cron=to_cron(schedule), zone=zone)
+
+
+def spread(spec: PolicySpec, policy: str) -> Schedule:
+    """The schedule, later by the policy's share of `spec.scheduleSpread`: always the same for a name, and on the same
+    day, so that days of the week and of the month stay what they are. Raises ScheduleError."""
+    schedule, minutes = spec.schedule, int(spec.schedule_spread.seconds // 60)
+    if not minutes:
+        return schedule
+    for name in ("daily", "weekly", "monthly"):
+        given: Daily | Weekly | Monthly | None = getattr(schedule, name)
+        if given is not None:
+            hour, minute = given.at.hour_minute
+            most = min(minutes, LAST_MINUTE - hour * 60 - minute)
+            share = int.from_bytes(hashlib.sha256(policy.encode()).digest()[:8], "big") % (most + 1)
+            hour, minute = divmod(hour * 60 + minute + share, 60)
+            moved = given.model_copy(update={"at": TimeOfDay(f"{hour:02d}:{minute:02d}")})
+            return schedule.model_copy(update={name: moved})
+    raise ScheduleError("scheduleSpread goes with daily, weekly and monthly: write one of them, or leave it out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

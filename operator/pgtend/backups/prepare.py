@@ -45,7 +45,7 @@ class Preparer:
         spec, namespace = record.parsed(PolicySpec), record.key.namespace
         times: Timetable | None = None
         try:
-            times = timetable(spec)
+            times = timetable(spec, policy=str(record.key))
         except ScheduleError as error:
             return Prepared(trouble=_no(R.INVALID_SCHEDULE, error.message))
         if spec.target_ref.namespace not in (None, namespace):
