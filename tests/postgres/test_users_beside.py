@@ -65,6 +65,27 @@ async def test_a_role_that_the_maintenance_database_cannot_hold_fails_alone(post
     assert conditions(bad)["Ready"][0] == "False"
 
 
+async def test_what_a_role_sets_for_itself_is_not_read_without_end(server: PostgresServer) -> None:
+    """Every role may, and a look is many users'; what one has set is taken away like any other setting."""
+    ground = Ground(server)
+    names = [ground.name(), ground.name()]
+    async with reached(server) as target:
+        cases = [ground.case(name, settings={"search_path": "shop"}) for name in names]
+        await ground.tender.tend(target, cases)
+        with server.connect(names[0], "postgres", password=ground.secret(names[0])["password"]) as program:
+            much = ",".join(["a" * 50] * 700_000)
+            program.execute(f"ALTER ROLE CURRENT_USER SET search_path = '{much}'")
+            program.execute(f"ALTER ROLE CURRENT_USER SET DateStyle = 'ISO{', ISO' * 1000}'")
+        server.execute(f'ALTER ROLE "{names[1]}" CONNECTION LIMIT 7')
+        cases = [ground.again(case) for case in cases]
+        await ground.tender.tend(target, cases)
+        for case in cases:
+            assert conditions(case)["Ready"] == ("True", "InForce"), message(case, "Ready")[:200]
+        assert [len(case.corrected) for case in cases] == [2, 1]
+    kept = "SELECT unnest(setconfig) FROM pg_db_role_setting WHERE setrole = %s::regrole"
+    assert server.execute(kept, [f'"{names[0]}"']) == [("search_path=shop",)]
+
+
 @pytest.mark.parametrize("oid", ["4294967296", "99999999999", "-1", "1e3", "\N{ARABIC-INDIC DIGIT ONE}", "9" * 400])
 def test_what_is_no_oid_is_refused_before_anybody_is_asked(oid: str) -> None:
     grant = {"database": "orders", "kind": "LargeObject", "names": [oid], "privileges": ["Select"]}

@@ -11,6 +11,9 @@ from pgtend.postgres.session import Query
 from pgtend.users.exposure import RECORDERS
 from pgtend.users.state import NEVER
 
+# Characters of a setting's value that are read: no spec's is as long. Every role may give itself any, of any length,
+# and the answer is many users'.
+LONGEST = 4096
 # One row at least, also where no role is found: what our own role may do stands in each. Sessions are counted once for
 # all; whose a session is, every role may see.
 _ROLES = sql.SQL("""
@@ -19,7 +22,7 @@ one AS (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = ANY(%(roles)s)),
 power AS MATERIALIZED (SELECT oid FROM pg_catalog.pg_roles WHERE rolsuper OR rolname = ANY(%(powers)s)),
 setting AS MATERIALIZED (
     SELECT s.setrole, b.datname::text AS database, pg_catalog.split_part(c, '=', 1) AS name,
-           pg_catalog.substr(c, pg_catalog.strpos(c, '=') + 1) AS value
+           pg_catalog.substr(c, pg_catalog.strpos(c, '=') + 1, {longest}) AS value
     FROM pg_catalog.pg_db_role_setting AS s CROSS JOIN unnest(s.setconfig) AS c
          LEFT JOIN pg_catalog.pg_database AS b ON b.oid = s.setdatabase
     WHERE s.setrole IN (SELECT oid FROM one)),
@@ -109,5 +112,8 @@ def roles(*, major: int, verifiers: bool) -> Query:
     }
     recorders = sql.Literal(list(RECORDERS))
     return _ROLES.format(
-        never=sql.Literal(NEVER), recorders=recorders, **{name: sql.SQL(text) for name, text in parts.items()}
+        never=sql.Literal(NEVER),
+        longest=sql.Literal(LONGEST),
+        recorders=recorders,
+        **{name: sql.SQL(text) for name, text in parts.items()},
     )
