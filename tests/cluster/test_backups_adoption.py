@@ -63,9 +63,16 @@ def test_the_records_of_a_lost_cluster_come_back_from_the_bucket(ground: Ground,
     cluster.wait_condition("postgresoperation", space, "back", "Complete", "True", "Succeeded", seconds=90)
     assert ground.server.execute("SELECT count(*) FROM shop.orders", dbname=copy) == [(5000,)]
 
-    # retention takes what has expired, and nothing of anybody else's
+    # retention takes what has expired and what crashed runs left, and nothing of anybody else's
+    system = folder[2].split("/")[1]
+    left = [f"production/{system}/dump/20260101-000000-{tail}/orders.dump.zst.age" for tail in ("abcd", "abce")]
+    for key, installation in zip(left, (LOST, "another-cluster"), strict=True):
+        of = {"pgtend-installation": installation, "pgtend-policy": f"{space}/orders"}
+        ground.s3.client().put_object(Bucket=ground.bucket, Key=key, Body=b"half a dump", Metadata=of)
     ground.policy(adoption="Always", retention={"keepFor": "1s", "minVerified": 1})
     wait("the older one has gone", lambda: folders(ground) == {folder[2], stranger}, seconds=90)
+    wait("the leftovers have gone", lambda: left[0] not in everything(ground), seconds=60)
+    assert left[1] in everything(ground)
 
     # where the other installation turns out to live, nothing goes
     ground.take(days=0, installationID=LOST)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -153,7 +153,9 @@ class Housekeeper:
         unfinished = not {Kept.LATER, Kept.IN_USE}.isdisjoint(plan.kept.values())
         try:
             unfinished = await self._delete(key, destination, plan.deletions, runs=runs, gone=gone) or unfinished
-            await self._sweep(key, spec, destination, catalog, now)
+            adopted = {backup.manifest.installation_id for backup in catalog.adopted}
+            lost = adopted - {self._installation} if plan.paused is not Paused.CONTESTED else set()
+            await self._sweep(key, spec, destination, catalog, now, also=lost)
         except PgtendError as error:
             denied = error.reason is StoreReason.BUCKET_DENIED
             # where nothing had to go, only the sweep of others' leftovers was refused
@@ -195,14 +197,25 @@ class Housekeeper:
         return False
 
     async def _sweep(
-        self, key: ObjectKey, spec: PolicySpec, destination: DestinationSpec, catalog: Catalog, now: datetime
+        self,
+        key: ObjectKey,
+        spec: PolicySpec,
+        destination: DestinationSpec,
+        catalog: Catalog,
+        now: datetime,
+        *,
+        also: Collection[str],
     ) -> None:
-        """Remove what crashed runs left. Raises PgtendError."""
+        """Remove what crashed runs of this installation left, and of those whose backups were adopted (`also`). Raises
+        PgtendError."""
         if not self._may_write():
             return
         # longer than any run takes, or one that goes on is cut
         stale = max(timedelta(hours=48), 2 * spec.timeout.timedelta)
-        owner = {"pgtend-installation": self._installation, "pgtend-policy": f"{key.namespace}/{key.name}"}
+        owners = [
+            {"pgtend-installation": installation, "pgtend-policy": f"{key.namespace}/{key.name}"}
+            for installation in (self._installation, *sorted(also))
+        ]
         dead = [o.key for run in catalog.abandoned(now=now, older_than=stale) for o in run.objects]
         prefix = destination.s3.prefix
 
@@ -214,7 +227,8 @@ class Housekeeper:
                 ours=lambda name: location_of(prefix=prefix, key=name) is not None,
                 older_than=stale,
             )
-            delete_abandoned(store, keys=dead, owner=owner)
+            for owner in owners:
+                delete_abandoned(store, keys=dead, owner=owner)
 
         await self._stores.ask(destination.s3, namespace=key.namespace, use="delete", act=sweep, seconds=SECONDS)
 
