@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from psycopg import sql
 from pydantic import ValidationError
 from tests.fixtures.plugin import Postgres
 from tests.fixtures.postgres import PostgresServer
-from tests.postgres.passwords_ground import Ground, conditions, message
-from tests.postgres.users_ground import initialize, reached
+from tests.postgres.passwords_ground import Ground, conditions, message, status
+from tests.postgres.users_ground import Shop, initialize, reached
 
 from pgtend.api.databaseuser import UserSpec
 from pgtend.users.case import Case
@@ -84,6 +85,35 @@ async def test_what_a_role_sets_for_itself_is_not_read_without_end(server: Postg
         assert [len(case.corrected) for case in cases] == [2, 1]
     kept = "SELECT unnest(setconfig) FROM pg_db_role_setting WHERE setrole = %s::regrole"
     assert server.execute(kept, [f'"{names[0]}"']) == [("search_path=shop",)]
+
+
+async def test_what_anybody_grants_is_not_read_without_end(server: PostgresServer) -> None:
+    """Whoever may connect makes large objects by the hundred thousand, and grants on them to whom he likes."""
+    shop, ground, stranger = Shop.open(server), Ground(server), server.fresh_role("stranger")
+    with server.superuser_connect(shop.name) as admin:
+        (ours,) = admin.execute("SELECT lo_create(4294967000)::text").fetchone() or ("",)
+        admin.execute(f"GRANT SELECT ON LARGE OBJECT {ours} TO pgtend_users WITH GRANT OPTION")
+    large = {"database": shop.name, "kind": "LargeObject", "names": [ours], "privileges": ["Select"]}
+    async with reached(server) as target:
+        case, beside = (ground.case(ground.name(), grants=[*shop.trio(), large]) for _ in range(2))
+        await ground.tender.tend(target, [case, beside])
+        assert conditions(case)["Ready"] == ("True", "InForce"), message(case, "Ready")
+        make = sql.SQL(
+            "DO $$ DECLARE o oid; BEGIN FOR i IN 1..2000 LOOP o := lo_create(0);"
+            " EXECUTE 'GRANT SELECT ON LARGE OBJECT ' || o || ' TO {}'; END LOOP; END $$"
+        ).format(sql.Identifier(case.wanted.role))
+        with server.connect(stranger.user, shop.name, password=stranger.password) as program:
+            program.autocommit = True
+            for _ in range(100):
+                program.execute(make)
+        server.execute(f'REVOKE ALL ON shop.items FROM "{beside.wanted.role}"', dbname=shop.name)
+        case, beside = (ground.case(one.key.name, status=status(one), grants=shop.trio()) for one in (case, beside))
+        await ground.tender.tend(target, [case, beside])
+    for one in (case, beside):
+        assert conditions(one)["Ready"] == ("True", "InForce"), message(one, "Ready")
+        assert any(f"Select on large object {ours}" in text for text in one.corrected), "ours is seen before all others"
+    left = "SELECT count(*) FROM pg_largeobject_metadata, aclexplode(lomacl) AS a WHERE a.grantee = %s::regrole"
+    assert server.execute(left, [f'"{case.wanted.role}"'], dbname=shop.name) == [(200_000,)], "others' stay"
 
 
 @pytest.mark.parametrize("oid", ["4294967296", "99999999999", "-1", "1e3", "\N{ARABIC-INDIC DIGIT ONE}", "9" * 400])

@@ -26,6 +26,22 @@ dependent AS (
     WHERE p.refclassid = 'pg_catalog.pg_authid'::regclass AND p.deptype = 'a' AND p.dbid = {database})
 """)
 
+# Whoever may connect makes large objects, as many as he likes, and grants on them to any role: of those that nobody
+# asks for no more are read than `most` entries come to, what we could revoke before all else. The rest comes in its
+# turn.
+_LARGE = sql.SQL(""", large AS MATERIALIZED (
+    SELECT objid FROM (
+        SELECT d.objid, sum(pg_catalog.cardinality(m.lomacl)) OVER (ORDER BY (
+                   me.oid IS NULL OR pg_catalog.pg_has_role(me.oid, m.lomowner, 'USAGE') OR EXISTS (
+                       SELECT FROM pg_catalog.aclexplode(m.lomacl) AS a
+                       WHERE pg_catalog.pg_has_role(me.oid, a.grantor, 'USAGE'))) DESC, d.objid) AS entries
+        FROM dependent AS d JOIN pg_catalog.pg_largeobject_metadata AS m ON m.oid = d.objid LEFT JOIN me ON true
+        WHERE d.classid = 'pg_catalog.pg_largeobject'::regclass AND m.oid <> ALL(%(large_objects)s::oid[])) AS o
+    WHERE entries <= {most})
+""")
+MOST_LARGE = 20_000
+_NOTHING = sql.SQL("")
+
 _ORDER = " ORDER BY 1, 2, 3, 4, 6"
 
 
@@ -225,7 +241,7 @@ _LOCAL = (
         name="l.oid::text",
         oid="l.oid",
         scope="true",
-        chosen=f"l.oid = ANY(%(large_objects)s::oid[]) OR {_dependent('pg_largeobject', 'l.oid')}",
+        chosen="l.oid = ANY(%(large_objects)s::oid[]) OR l.oid IN (SELECT objid FROM large)",
     ),
     *(
         Branch(
@@ -253,9 +269,16 @@ _LOCAL = (
 )
 
 
-def _all(branches: Iterable[Branch], *, major: int, database: LiteralString, place: LiteralString) -> Query:
+def _all(
+    branches: Iterable[Branch],
+    *,
+    major: int,
+    database: LiteralString,
+    place: LiteralString,
+    large: sql.Composable = _NOTHING,
+) -> Query:
     branches = tuple(branches)
-    start = _WITH.format(bits=WORD_BITS, database=sql.SQL(database))
+    start = _WITH.format(bits=WORD_BITS, database=sql.SQL(database)) + large
     counted = (b.entry(place if b.kind == "Database" else "''") for b in branches if not b.effective)
     counts = counting(sql.SQL(" UNION ALL ").join(counted), major=major)
     rows = (*(b.query(major) for b in branches), COUNTS)
@@ -273,7 +296,8 @@ def shared(major: int) -> Query:
 def local(major: int) -> Query:
     """What is asked for of one database, all its schemas, and whatever a role has something on."""
     here = "(SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())"
-    return _all(_LOCAL, major=major, database=here, place="''")
+    large = _LARGE.format(most=sql.Literal(MOST_LARGE))
+    return _all(_LOCAL, major=major, database=here, place="''", large=large)
 
 
 @functools.cache
