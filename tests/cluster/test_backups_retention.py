@@ -173,6 +173,8 @@ def test_generations_stay_and_so_does_what_is_being_restored(ground: Ground, ope
     found = cluster.wait_condition(POLICY, space, "orders", "RetentionSafe", "True", "DryRun", seconds=60)
     assert "1 backups (" in found["message"] and f"would be deleted: {name[1601]};" in found["message"]
     assert everything(ground) == start
+    said = [line for line in process.log.splitlines() if '"retention would delete"' in line]
+    assert name[1601] in said[-1] and name[1201] not in said[-1]
 
     keep(yearly=4)
     left(1201, 801, 401, 1)

@@ -18,6 +18,7 @@ from pgtend.api.types import format_bytes
 from pgtend.backups.catalog import Catalog, location_of
 from pgtend.backups.in_use import in_use, manifest_of
 from pgtend.backups.judge import Trouble
+from pgtend.backups.manifest import Manifest
 from pgtend.backups.pods import POLICY
 from pgtend.backups.retention import MAX_PER_PASS, Deletion, Kept, Paused, RetentionPlan, plan_retention
 from pgtend.backups.runs import Run
@@ -148,7 +149,10 @@ class Housekeeper:
         )
         trouble = _why_kept(plan, spec)
         if dry:
-            return Retained(kept=trouble or _would_go(plan, catalog), stays=plan.kept, left=catalog, unfinished=False)
+            doomed = _doomed(plan, catalog)
+            names = [manifest.backup_name for manifest in doomed]
+            log.info("retention would delete", extra={"policy": str(key), "backups": names})
+            return Retained(kept=trouble or _would_go(doomed, now), stays=plan.kept, left=catalog, unfinished=False)
         gone: set[str] = set()
         unfinished = not {Kept.LATER, Kept.IN_USE}.isdisjoint(plan.kept.values())
         try:
@@ -274,17 +278,21 @@ def _why_kept(plan: RetentionPlan, spec: PolicySpec) -> Trouble | None:
     return None
 
 
-def _would_go(plan: RetentionPlan, catalog: Catalog) -> Trouble:
-    """Of a dry run that nothing stands in the way of."""
+def _doomed(plan: RetentionPlan, catalog: Catalog) -> list[Manifest]:
     manifests = {deletion.manifest for deletion in plan.deletions if not deletion.resumed}
-    doomed = [backup.manifest for backup in catalog.backups if backup.run.location.manifest in manifests]
-    text = "retention.execution is DryRun: nothing would be deleted"
+    return [backup.manifest for backup in catalog.backups if backup.run.location.manifest in manifests]
+
+
+def _would_go(doomed: Sequence[Manifest], now: datetime) -> Trouble:
+    """Of a dry run that nothing stands in the way of. With its moment: a message is not written anew while its verdict
+    stands and nothing else of the status has changed."""
+    text = f"retention.execution is DryRun: as of {rfc3339(now)} nothing would be deleted"
     if doomed:
         size = format_bytes(sum(manifest.stored_size for manifest in doomed))
         names = ", ".join(manifest.backup_name for manifest in doomed[:MOST_NAMED])
         more = f" and {len(doomed) - MOST_NAMED} more" if len(doomed) > MOST_NAMED else ""
         text = (
-            f"retention.execution is DryRun: {len(doomed)} backups ({size}) would be deleted: {names}{more}; set it to"
-            " Run to have that done"
+            f"retention.execution is DryRun: as of {rfc3339(now)} {len(doomed)} backups ({size}) would be deleted:"
+            f" {names}{more}; set it to Run to have that done"
         )
     return Trouble(condition="RetentionSafe", reason=R.DRY_RUN, message=text, status="True")
