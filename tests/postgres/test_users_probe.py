@@ -12,6 +12,7 @@ from tests.fixtures.postgres import PostgresServer
 from tests.postgres.passwords_ground import Ground, conditions, message, status
 from tests.postgres.users_ground import reached
 
+from pgtend.users import probe
 from pgtend.users.case import Case
 from pgtend.users.plan import DIFFERS
 from pgtend.users.probe import IN_A_PASS
@@ -188,6 +189,26 @@ async def test_what_nobody_could_try_for_an_interval_is_unknown(postgres: Postgr
         case = await ground.turn(target, case)
         assert conditions(case)["CredentialsReady"] == ("True", "AsExpected")
         assert message(case, "CredentialsReady") == told
+
+
+async def test_whom_the_time_does_not_reach_has_another_turn(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = postgres(18)
+    ground, name, other = Ground(server), Ground(server).name(), server.fresh_role("other").user
+    async with reached(server) as target:
+        case = await ground.tend(target, name)
+        alter(server, f'ALTER ROLE "{other}" CONNECTION LIMIT 7')
+        monkeypatch.setattr(probe, "PROBING_SECONDS", 0.0)
+        case = await ground.turn(target, case)
+        assert case.left and conditions(case)["CredentialsReady"] == ("True", "AsExpected")
+        case = await ground.turn(target, case)
+        assert case.left and conditions(case)["CredentialsReady"] == ("Unknown", "NotProved")
+        assert message(case, "CredentialsReady").endswith("logins take too long, others came before")
+        assert message(case, "InSync") == "no difference; of the password see CredentialsReady"
+        monkeypatch.undo()
+        case = await ground.turn(target, case)
+        assert not case.left and conditions(case)["CredentialsReady"] == ("True", "AsExpected")
 
 
 async def test_who_observes_sees_it_too_and_tries_once(postgres: Postgres) -> None:
