@@ -168,6 +168,80 @@ def test_a_role_without_superuser_restores_what_another_shall_own(kit: Kit) -> N
     assert owners == [(owner,)]
 
 
+PARTS = """
+CREATE SCHEMA other;
+COMMENT ON SCHEMA other IS 'it''s the other one';
+CREATE TABLE other.things (id int PRIMARY KEY, note text);
+CREATE INDEX things_note ON other.things (note);
+INSERT INTO other.things SELECT g, 'x' FROM generate_series(1, 77) g;
+CREATE FUNCTION other.f() RETURNS int LANGUAGE sql AS 'SELECT 1';
+GRANT USAGE ON SCHEMA other TO PUBLIC;
+ALTER DEFAULT PRIVILEGES IN SCHEMA other GRANT SELECT ON TABLES TO PUBLIC;
+CREATE SCHEMA "odd Schema; --";
+CREATE TABLE "odd Schema; --"."a b" (x int);
+INSERT INTO "odd Schema; --"."a b" VALUES (1), (2);
+"""
+
+
+@pytest.mark.covers("PostgresOperation.spec.restore.select.schemas[]")
+@pytest.mark.parametrize("server", [14, 15, 18], indirect=True)
+@pytest.mark.parametrize("schema", ["other", "odd Schema; --"])
+def test_a_schema_comes_back_beside_what_is_there(kit: Kit, schema: str) -> None:
+    source = kit.databases[0]
+    kit.sql(PARTS)
+    allow(kit.server, source, kit.role)
+    manifest, into = str(kit.good_dump().manifest), role(kit, "SUPERUSER")
+    before, rows = schema_of(kit, source, f'--schema="{schema}"'), state_of(kit.server, source)
+    kit.sql(f'DROP SCHEMA "{schema}" CASCADE')
+    kit.sql("DELETE FROM shop.orders WHERE id > 10")
+    kept = {name: value for name, value in state_of(kit.server, source).items() if not name.startswith(schema)}
+
+    # into the database itself, beside all that it holds
+    status, told = kit.restore(manifest, into, source, ifNotEmpty="Add", schemas=[schema])
+    assert (status, told.reason, told.rows_compared) == (0, "Restored", True), told
+    assert schema_of(kit, source, f'--schema="{schema}"') == before
+    after = state_of(kit.server, source)
+    assert {name: value for name, value in after.items() if not name.startswith(schema)} == kept
+    assert {name: after[name] for name in after if name.startswith(schema)} == {
+        name: rows[name] for name in rows if name.startswith(schema)
+    }
+    assert told.databases[0].tables == 1 and told.databases[0].rows == (77 if schema == "other" else 2)
+    # once more it clashes, and changes nothing
+    told = fails(kit, manifest, into, source, "ObjectClash", ifNotEmpty="Add", schemas=[schema])
+    assert state_of(kit.server, source) == after
+
+    # into a database of its own there is nothing else
+    copy = kit.server.fresh_name("part")
+    status, told = kit.restore(manifest, into, copy, schemas=[schema])
+    assert (status, told.rows_compared) == (0, True), told
+    assert {name.partition(".")[0] for name in state_of(kit.server, copy) if "." in name} == {schema}
+    assert schema_of(kit, copy, f'--schema="{schema}"') == before
+
+
+@pytest.mark.covers("PostgresOperation.reason.SchemaNotInBackup")
+def test_a_schema_that_the_backup_lacks_is_told(kit: Kit) -> None:
+    kit.sql('CREATE SCHEMA "shop two"')
+    manifest, copy = str(kit.good_dump().manifest), kit.server.fresh_name("copy")
+    told = fails(kit, manifest, role(kit), copy, "SchemaNotInBackup", schemas=["shop two", "nothing"])
+    assert "no schema nothing of that database" in told.message and not exists(kit, copy)
+    # whose name cannot be told from a longer one is not guessed at
+    told = fails(kit, manifest, role(kit), copy, "ArchiveUnreadable", schemas=["shop"])
+    assert "does not tell schema shop from another" in told.message and not exists(kit, copy)
+
+
+def test_rows_that_a_schema_lacks_are_found(kit: Kit) -> None:
+    """The comparison is of the chosen tables, and it is one: with a count that is none it fails."""
+    manifest = str(kit.good_dump().manifest)
+    record = json.loads(kit.read(manifest))
+    [orders] = [t for d in record["databases"] for t in d["tables"] if t["name"] == "orders"]
+    orders["rows"] += 1
+    kit.overwrite(manifest, json.dumps(record).encode())
+    told = fails(
+        kit, manifest, role(kit, "SUPERUSER"), kit.server.fresh_name("copy"), "RowCountMismatch", schemas=["shop"]
+    )
+    assert "shop.orders has 5000 rows, the backup was taken of 5001" in told.message
+
+
 @pytest.mark.covers("PostgresOperation.reason.ObjectClash")
 def test_a_database_that_holds_something_is_refused_and_added_to_only_when_told(kit: Kit) -> None:
     manifest, into = str(kit.good_dump().manifest), role(kit, "SUPERUSER")

@@ -102,6 +102,7 @@ def restoring(name: str = "again") -> Restoring:
         recipient=destination.encryption.age.recipients[0],
         manifest="production/1/dump/x/manifest.json",
         source="orders",
+        schemas=(),
         database=RestoreDatabase(name="copy", owner="shop"),
         identifier="7437812650013388821",
         timeline=3,

@@ -26,6 +26,8 @@ class RestoreSelect(ApiModel):
 
     databases: Annotated[tuple[Identifier, ...], Field(max_length=1)] = ()
     """The one to restore; may be left out where the backup holds one."""
+    schemas: Annotated[tuple[Identifier, ...], Field(max_length=50, json_schema_extra={"x-list-type": "set"})] = ()
+    """Of that only these, with all that is in them, their grants and comments. Default: everything."""
 
 
 class RestoreDatabase(ApiModel):
@@ -52,7 +54,7 @@ class RestoreInto(ApiModel):
 
 
 class RestoreOptions(ApiModel):
-    """One database of a backup into one database of the target, in a single transaction."""
+    """One database of a backup, or schemas of it, into one database of the target, in a single transaction."""
 
     from_: Annotated[RestoreFrom, Field(alias="from")]
     select: RestoreSelect = RestoreSelect()

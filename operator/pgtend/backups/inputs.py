@@ -66,6 +66,7 @@ class Restoring:
     recipient: AgeRecipient
     manifest: str
     source: str
+    schemas: tuple[str, ...]
     database: RestoreDatabase
     identifier: str
     timeline: int
@@ -116,6 +117,7 @@ def restore_config(restoring: Restoring) -> Body:
         identity_file=ROOT / "identity" / "identity",
         server=_access(target, restoring.credential, "restore", restoring.identifier, restoring.timeline),
         source=restoring.source,
+        schemas=restoring.schemas,
         database=database.name,
         owner=database.owner,
         if_not_empty=database.if_not_empty,

@@ -144,7 +144,10 @@ class Restore:
             owner = identifier(database.owner) if database.owner is not None else f"<as in {found.backup}>"
             lines.append(f"CREATE DATABASE {identifier(database.name)} OWNER {owner}")
         owned = f" --no-owner --role={database.owner}" if database.owner is not None else ""
-        lines.append(f"pg_restore --single-transaction{owned} -d {database.name} <{found.source} of {found.backup}>")
+        part = "".join(f" --schema={identifier(name)}" for name in self.options.select.schemas)
+        lines.append(
+            f"pg_restore --single-transaction{owned}{part} -d {database.name} <{found.source} of {found.backup}>"
+        )
         item = Item(
             type=self.type,
             object=database.name,
@@ -196,6 +199,7 @@ class Restore:
             recipient=found.recipient,
             manifest=found.manifest,
             source=found.source,
+            schemas=self.options.select.schemas,
             database=self.options.into.database,
             identifier=identity.system_identifier,
             timeline=identity.timeline,

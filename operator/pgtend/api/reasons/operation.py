@@ -158,6 +158,11 @@ class OperationReason(Reason):
         "The backup does not hold the database, or holds several and none was named.",
         "Make another with one of those that the message lists in `restore.select.databases`.",
     )
+    SCHEMA_NOT_IN_BACKUP = (
+        "SchemaNotInBackup",
+        "The backup does not hold a schema that `restore.select.schemas` names. Nothing was restored.",
+        "Make another with the right name; `pg_restore --list` shows what an archive holds.",
+    )
     DATABASE_NOT_EMPTY = (
         "DatabaseNotEmpty",
         "The database that would take the backup holds something already. Nothing was changed.",

@@ -129,6 +129,11 @@ class RestoreReason(Reason):
         "The backup does not hold the database, or holds several and none was named.",
         "Name one of those that the message lists in `restore.select.databases`.",
     )
+    SCHEMA_NOT_IN_BACKUP = (
+        "SchemaNotInBackup",
+        "The backup does not hold a schema that `restore.select.schemas` names. Nothing was restored.",
+        "Correct the name; `pg_restore --list` shows what an archive holds.",
+    )
     DATABASE_NOT_EMPTY = (
         "DatabaseNotEmpty",
         "The database that would take the backup holds something already. Nothing was changed.",
@@ -271,6 +276,8 @@ class RestoreConfig(_Job):
     server: ServerAccess
     source: str
     """The database in the backup."""
+    schemas: tuple[str, ...] = ()
+    """Of that only these, with all that is in them; none for everything."""
     database: str
     owner: str | None = None
     if_not_empty: Literal["Refuse", "Add"] = "Refuse"

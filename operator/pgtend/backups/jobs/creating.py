@@ -4,7 +4,7 @@ them, in the statements that `pg_restore --create` would send, and it has them a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -40,10 +40,18 @@ class Source:
 
 def read_source(programs: Programs, blocks: Iterator[bytes]) -> tuple[Source, list[bytes]]:
     """Read as much of an archive as its table of contents takes; gives what was read, to be fed again."""
+    statements, read = read_front(programs, blocks, ["--create", "--section=pre-data", "--file=-"], keep=_BLOCK)
+    return _parse(statements), read
+
+
+def read_front(
+    programs: Programs, blocks: Iterator[bytes], arguments: Sequence[str], *, keep: int = _MOST
+) -> tuple[bytes, list[bytes]]:
+    """What pg_restore says of an archive by its table of contents, the first `keep` bytes of that, and the blocks that
+    it took. Raises PgtendError(ArchiveUnreadable)."""
     read: list[bytes] = []
-    arguments = ["--create", "--section=pre-data", "--file=-"]
     with programs.run("pg_restore", arguments, stdin=True) as child:
-        said = Background(lambda: _read(child), name="contents")
+        said = Background(lambda: _read(child, keep), name="contents")
         for block in blocks:
             read.append(block)
             if sum(map(len, read)) > _MOST:
@@ -58,7 +66,7 @@ def read_source(programs: Programs, blocks: Iterator[bytes]) -> tuple[Source, li
         if status != 0:
             why = " | ".join(child.errors[-3:]) or f"status {status}"
             raise PgtendError(JobReason.ARCHIVE_UNREADABLE, f"pg_restore: {why}", transient=False)
-    return _parse(statements), read
+    return statements, read
 
 
 def create(connection: Connection, *, name: str, owner: str | None, source: Source) -> None:
@@ -96,13 +104,13 @@ def give(child: Child, block: bytes) -> bool:
     return True
 
 
-def _read(child: Child) -> bytes:
+def _read(child: Child, keep: int) -> bytes:
     """Its output to the end; of a long one what follows the first part is not kept."""
-    kept = b""
+    kept = bytearray()
     while block := child.stdout.read(_BLOCK):
-        if len(kept) < _BLOCK:
+        if len(kept) < keep:
             kept += block
-    return kept
+    return bytes(kept)
 
 
 def _parse(text: bytes) -> Source:

@@ -1,4 +1,4 @@
-"""`job restore`: one database of a backup into one database of a server, whole or not at all.
+"""`job restore`: one database of a backup, or schemas of it, into one database of a server, whole or not at all.
 
 Download, decryption, decompression and pg_restore run as one stream; nothing lies on a disk. pg_restore works in a
 single transaction and is not given the last bytes of the archive before everything was read, decrypted, and found to be
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from itertools import chain
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
 
+from pgtend.backups.jobs.choosing import choose
 from pgtend.backups.jobs.config import DatabaseFigures, JobReason, RestoreConfig, RestoreReason, Size
 from pgtend.backups.jobs.creating import create, give, read_source
 from pgtend.backups.jobs.destination import open_store
@@ -24,7 +25,7 @@ from pgtend.backups.jobs.programs import Child, Programs
 from pgtend.backups.jobs.report import Report, conclude, format_names
 from pgtend.backups.jobs.session import Access, Primary
 from pgtend.backups.jobs.snapshot import first_line
-from pgtend.backups.manifest import DatabaseContents, Manifest, StoredData
+from pgtend.backups.manifest import DatabaseContents, Manifest, StoredData, TableRows
 from pgtend.backups.plan import major_of
 from pgtend.core.clock import Clock, SystemClock
 from pgtend.core.errors import PgtendError
@@ -36,6 +37,7 @@ from pgtend.postgres import contents as held
 
 # a statement dies with its client, where it would else go on: building an index takes hours
 SESSION = "-c client_connection_check_interval=10000 -c idle_session_timeout=0"
+_THERE = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = ANY(%(schemas)s)"
 _REASONS: tuple[tuple[str, JobReason | RestoreReason], ...] = (
     (r"extension .* is not available|extension control file|permission denied to create extension",
      RestoreReason.EXTENSION_UNAVAILABLE),
@@ -111,29 +113,37 @@ class _Restore:
         try:
             with closing(iter(unseal(source=reader, identities=self._identities))) as unsealed:
                 blocks: Iterator[bytes] = unsealed
+                chosen_list = None
+                if config.schemas:
+                    with report.phase("choose"):
+                        chosen_list, read = choose(self._programs, blocks, schemas=config.schemas)
+                        blocks = chain(read, blocks)
                 if not there:
                     with report.phase("create"):
                         blocks = self._create(primary, blocks)
-                with report.phase("restore"), self._access.passfile() as passfile:
-                    self._stream(primary, data, reader, blocks, passfile)
+                with report.phase("restore"):
+                    self._stream(primary, data, reader, blocks, chosen_list)
         except NotFound as error:
             raise PgtendError(error.reason, error.message, object=data.key, transient=False) from error
         finally:
             reader.close()
         failpoint("backups.restore.restored")
         with report.phase("check"):
-            compared, why = (False, "it was not empty before") if beside else self._compare(primary, contents)
-        rows = contents.rows if compared else None
+            wanted = [
+                table for table in contents.tables if table.schema_name in (config.schemas or {table.schema_name})
+            ]
+            compared, why = (False, "it was not empty before") if beside else self._compare(primary, contents, wanted)
+        rows = sum(table.rows or 0 for table in wanted) if compared else None
         report.values |= {
             "finished_at": self._clock.now(),
             "size": Size(raw=data.raw_size, stored=data.size),
-            "databases": (DatabaseFigures(name=config.database, tables=len(contents.tables), rows=rows),),
+            "databases": (DatabaseFigures(name=config.database, tables=len(wanted), rows=rows),),
             "databases_total": 1,
             "rows_compared": compared,
         }
         counted = f"{rows} rows counted and compared" if compared else f"rows not compared: {why}"
-        tables = f"{len(contents.tables)} tables"
-        return f"{config.source} of {manifest.backup_name} is in {config.database}: {tables}, {counted}"
+        part = f"{format_names(config.schemas)} in {config.source}" if config.schemas else config.source
+        return f"{part} of {manifest.backup_name} is in {config.database}: {len(wanted)} tables, {counted}"
 
     def _look(self, primary: Primary) -> tuple[bool, bool]:
         """Whether the database exists, and whether it holds something. Raises PgtendError(DatabaseNotEmpty)."""
@@ -144,10 +154,14 @@ class _Restore:
             return False, False
         with access.session(primary, config.database) as connection:
             rows = connection.execute(held.HELD).fetchall()
-        if rows and config.if_not_empty == "Refuse":
-            text = f"{config.database} holds {held.told([row[0] for row in rows], rows[0][1])}: nothing was restored"
-            raise PgtendError(RestoreReason.DATABASE_NOT_EMPTY, text, object=config.database, transient=False)
-        return True, bool(rows)
+            if rows and config.if_not_empty == "Refuse":
+                text = (
+                    f"{config.database} holds {held.told([row[0] for row in rows], rows[0][1])}: nothing was restored"
+                )
+                raise PgtendError(RestoreReason.DATABASE_NOT_EMPTY, text, object=config.database, transient=False)
+            # where none of the schemas is there yet, what is restored can be told from what was there
+            mixed = not config.schemas or connection.execute(_THERE, {"schemas": list(config.schemas)}).fetchone()
+        return True, bool(rows) and bool(mixed)
 
     def _create(self, primary: Primary, blocks: Iterator[bytes]) -> Iterator[bytes]:
         config, access = self._config, self._access
@@ -158,13 +172,29 @@ class _Restore:
         return chain(read, blocks)
 
     def _stream(
-        self, primary: Primary, data: StoredData, reader: ObjectReader, blocks: Iterator[bytes], passfile: Path | None
+        self, primary: Primary, data: StoredData, reader: ObjectReader, blocks: Iterator[bytes], part: bytes | None
+    ) -> None:
+        """`part` is the list of what is wanted of it, None for everything."""
+        with self._access.passfile() as passfile, ExitStack() as files:
+            chosen_list = files.enter_context(self._access.file("toc", part)) if part is not None else None
+            self._pipe(primary, data, reader, blocks, passfile, chosen_list)
+
+    def _pipe(
+        self,
+        primary: Primary,
+        data: StoredData,
+        reader: ObjectReader,
+        blocks: Iterator[bytes],
+        passfile: Path | None,
+        chosen_list: Path | None,
     ) -> None:
         config, access = self._config, self._access
         where = access.program_conninfo(primary, database=config.database, passfile=passfile, options=SESSION)
         arguments = ["--format=custom", "--exit-on-error", "--single-transaction", "--no-password", f"--dbname={where}"]
         if config.owner is not None:
             arguments += ["--no-owner", f"--role={config.owner}"]
+        if chosen_list is not None:
+            arguments.append(f"--use-list={chosen_list}")
         with self._programs.run("pg_restore", arguments, secrets=access.secrets, stdin=True, stdout=False) as child:
             raw, last, taken = 0, b"", True
             failure: PgtendError | None = None
@@ -196,13 +226,13 @@ class _Restore:
                 child.stdin.close()
             _raise_if_failed(child, config)
 
-    def _compare(self, primary: Primary, contents: DatabaseContents) -> tuple[bool, str]:
-        """Whether every table has as many rows as the snapshot had, counted where they are now; else why that is not
-        known. Raises PgtendError(RowCountMismatch)."""
+    def _compare(self, primary: Primary, contents: DatabaseContents, wanted: Sequence[TableRows]) -> tuple[bool, str]:
+        """Whether every table of these has as many rows as the snapshot had, counted where they are now; else why that
+        is not known. Raises PgtendError(RowCountMismatch)."""
         if contents.rows is None:
             return False, "they were not counted when the backup was taken"
         with self._access.session(primary, self._config.database) as connection:
-            for table in contents.tables:
+            for table in wanted:
                 query = sql.SQL("SELECT count(*) FROM ONLY {}").format(sql.Identifier(table.schema_name, table.name))
                 name = f"{self._config.database}.{table.schema_name}.{table.name}"
                 try:

@@ -164,12 +164,18 @@ class Access:
         if self.password is None:
             yield None
             return
-        path = self._scratch / f"pgpass-{os.getpid()}"
+        escaped = self.password.reveal().replace("\\", "\\\\").replace(":", "\\:")
+        with self.file("pgpass", f"*:*:*:*:{escaped}\n".encode()) as path:
+            yield path
+
+    @contextmanager
+    def file(self, name: str, content: bytes) -> Iterator[Path]:
+        """A file for a program, mode 0600, gone afterwards."""
+        path = self._scratch / f"{name}-{os.getpid()}"
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            escaped = self.password.reveal().replace("\\", "\\\\").replace(":", "\\:")
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(f"*:*:*:*:{escaped}\n")
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
             yield path
         finally:
             path.unlink(missing_ok=True)
