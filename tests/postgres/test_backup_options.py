@@ -95,10 +95,15 @@ def test_what_is_locked_is_kept_by_the_store_and_left_alone_by_retention(kit: Ki
     bucket.close()
 
 
-def test_a_bucket_without_lock_says_so_before_the_first_byte(kit: Kit) -> None:
+def test_a_bucket_without_lock_takes_nothing_that_should_be_locked(kit: Kit) -> None:
     assert store(kit, "admin").locks_objects() is False
     status, result = kit.dump(store=wire(kit, objectLock={"mode": "Compliance", "duration": "1d"}))
-    assert status == 1, result
+    assert (status, result.reason) == (1, "UploadFailed"), result
+    kit.nothing_left()
+    # whose credential may know is told before the first byte
+    status, result = kit.dump(login="admin", store=wire(kit, objectLock={"mode": "Compliance", "duration": "1d"}))
+    assert (status, result.reason, result.transient) == (1, "UploadFailed", False), result
+    assert "has no object lock" in result.message and "dump" not in result.phases
     kit.nothing_left()
 
 

@@ -36,8 +36,16 @@ def open_store(
 
 
 def try_out(store: Store) -> None:
-    """Tells at once whether bucket, credential and network are in order, and whether a commit can be safe."""
+    """Tells at once whether bucket, credential and network are in order, and whether a commit can be safe
+    and what is written can be locked as asked."""
     config = store.config
+    # a credential that may only write need not know: then the store refuses the first object
+    if config.object_lock is not None and store.locks_objects() is False:
+        raise StoreError(
+            StoreReason.UPLOAD_FAILED,
+            f"bucket {config.bucket} has no object lock, which spec.s3.objectLock asks for: use one that has",
+            transient=False,
+        )
     if not store.honors_conditional_writes(f"{config.prefix}/.pgtend/conditional-write"):
         raise StoreError(
             StoreReason.CONDITIONAL_WRITES_NOT_HONORED,
