@@ -168,6 +168,83 @@ def test_a_role_without_superuser_restores_what_another_shall_own(kit: Kit) -> N
     assert owners == [(owner,)]
 
 
+WHOLE = """
+ALTER DATABASE {database} SET work_mem = '7MB';
+ALTER DATABASE {database} SET search_path = "a b", shop, public;
+ALTER DATABASE {database} SET default_transaction_read_only = on;
+ALTER DATABASE {database} CONNECTION LIMIT 17;
+ALTER ROLE {reader} IN DATABASE {database} SET my.note = 'it''s; DROP me \\ or not';
+COMMENT ON DATABASE {database} IS E'what; it''s\n"for"';
+REVOKE ALL ON DATABASE {database} FROM PUBLIC;
+GRANT CONNECT ON DATABASE {database} TO {reader} WITH GRANT OPTION;
+GRANT TEMPORARY ON DATABASE {database} TO {owner};
+SET ROLE {reader};
+GRANT CONNECT ON DATABASE {database} TO {owner};
+RESET ROLE;
+"""
+
+
+def whole_of(kit: Kit, database: str) -> str:
+    """All that `pg_dump --create -s` says of a database, with its name taken out."""
+    return schema_of(kit, database, "--create").replace(database, "<database>")
+
+
+@pytest.mark.parametrize("server", [14, 15, 18], indirect=True)
+def test_what_belongs_to_the_database_as_a_whole_comes_back(kit: Kit) -> None:
+    names = {name: kit.server.fresh_name(name) for name in ("owner", "reader")}
+    source, copy = kit.databases[0], kit.server.fresh_name("whole")
+    kit.sql(RICH.format(**names))
+    kit.sql("CREATE EXTENSION pgstattuple VERSION '1.4'")  # not the newest
+    allow(kit.server, source, kit.role)
+    kit.server.execute(f"GRANT CONNECT ON DATABASE {source} TO {kit.role.user}")
+    kit.server.execute(WHOLE.format(database=source, **names))
+    manifest, rows = str(kit.good_dump().manifest), state_of(kit.server, source)
+    before = whole_of(kit, source)
+    assert all(word in before for word in ("work_mem", "my.note", "CONNECTION LIMIT", "COMMENT ON DATABASE", "GRANT"))
+    kit.server.execute(
+        f"ALTER DATABASE {source} RESET ALL; ALTER ROLE {names['reader']} IN DATABASE {source} RESET ALL"
+    )
+    kit.sql("DROP SCHEMA shop CASCADE; SELECT lo_unlink(oid) FROM pg_largeobject_metadata")
+
+    status, told = kit.restore(manifest, role(kit, "SUPERUSER"), copy)
+    assert (status, told.reason, told.rows_compared) == (0, "Restored", True), told
+    assert "without" not in told.message and "database" in told.phases
+    assert whole_of(kit, copy) == before
+    assert state_of(kit.server, copy) == rows
+    # and the negative: one setting of one role is seen
+    kit.server.execute(f"ALTER ROLE {names['reader']} IN DATABASE {copy} RESET my.note")
+    assert whole_of(kit, copy) != before
+
+
+@pytest.mark.parametrize("server", [14, 18], indirect=True)
+def test_what_the_database_has_of_its_own_stays_and_what_is_refused_is_told(kit: Kit) -> None:
+    names = {name: kit.server.fresh_name(name) for name in ("owner", "reader")}
+    source, mine, theirs = kit.databases[0], kit.server.fresh_database("mine"), kit.server.fresh_name("theirs")
+    kit.server.execute("CREATE ROLE {owner} NOLOGIN; CREATE ROLE {reader} NOLOGIN".format(**names))
+    kit.server.execute(WHOLE.format(database=source, **names))
+    kit.server.execute(f"GRANT CONNECT ON DATABASE {source} TO {kit.role.user}")
+    manifest = str(kit.good_dump().manifest)
+    kit.server.execute(f"ALTER DATABASE {mine} SET work_mem = '3MB'")
+    before = whole_of(kit, mine)
+    assert kit.restore(manifest, role(kit, "SUPERUSER"), mine)[0] == 0
+    kit.sql('DROP SCHEMA shop CASCADE; DROP TABLE "Odd ""name"" (x)"', database=mine)
+    kit.sql("SELECT lo_unlink(oid) FROM pg_largeobject_metadata", database=mine)
+    assert whole_of(kit, mine) == before, "what it had of its own is not overwritten"
+
+    # a role that is no superuser gives what the owner may give; the setting of another role is the server's to refuse
+    into = role(kit)
+    status, told = kit.restore(manifest, into, theirs, owner=owner_of(kit, into))
+    assert (status, told.reason) == (0, "Restored"), told
+    refused = re.search(r" without (.*), which the server refused", told.message)
+    assert refused is not None and refused[1].split(", ") == [
+        f'ALTER ROLE {names["reader"]} IN DATABASE ... SET "my.note"',
+        f"GRANT CONNECT ON DATABASE ... TO {names['owner']}",
+    ]
+    assert "DROP me" not in told.message
+    after = whole_of(kit, theirs)
+    assert "SET work_mem TO '7MB'" in after and f"GRANT CONNECT ON DATABASE <database> TO {names['reader']}" in after
+
+
 PARTS = """
 CREATE SCHEMA other;
 COMMENT ON SCHEMA other IS 'it''s the other one';

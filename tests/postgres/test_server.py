@@ -24,6 +24,7 @@ from pgtend.core.errors import PgtendError
 from pgtend.kube.client import Forbidden, Unavailable
 from pgtend.postgres import purposes
 from pgtend.postgres.errors import SqlClass, classify
+from pgtend.postgres.locks import LOCK_CLASS, Lock
 from pgtend.postgres.purposes import Limits, Purpose
 from pgtend.postgres.session import Session
 from pgtend.server import write as write_module
@@ -31,7 +32,7 @@ from pgtend.server.member import MemberSessions
 from pgtend.server.registry import Registry
 from pgtend.server.server import IDLE_SECONDS, Server
 from pgtend.server.standing import ServerIdentity, Standing
-from pgtend.server.write import LOCK_CLASS, Lock, Statement, WriteSession, is_guard
+from pgtend.server.write import Statement, WriteSession, is_guard
 
 ONE = sql.SQL("SELECT 1")
 

@@ -22,6 +22,7 @@ from pgtend.api.reasons import TargetReason as R
 from pgtend.core.clock import SystemClock
 from pgtend.core.errors import PgtendError
 from pgtend.core.findings import ObjectKey
+from pgtend.postgres.locks import Lock
 from pgtend.postgres.purposes import Purpose
 from pgtend.server import takeover
 from pgtend.server.member import MemberSessions
@@ -29,7 +30,7 @@ from pgtend.server.registry import Registry
 from pgtend.server.server import Server
 from pgtend.server.standing import ServerIdentity, Standing
 from pgtend.server.takeover import Takeover
-from pgtend.server.write import Lock, Statement
+from pgtend.server.write import Statement
 
 NOTHING = Statement(sql.SQL("SELECT 1"), "SELECT 1")
 

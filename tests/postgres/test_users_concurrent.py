@@ -20,8 +20,8 @@ import pytest
 from tests.fixtures.postgres import PostgresServer
 from tests.postgres.users_ground import Pass, Shop, User, reached, tend, user
 
+from pgtend.postgres.locks import LOCK_CLASS, Lock
 from pgtend.server.server import Server
-from pgtend.server.write import LOCK_CLASS, Lock
 from pgtend.users.look import Looker
 
 CLASH = "tuple concurrently updated"

@@ -15,7 +15,7 @@ from tests.postgres.passwords_ground import Ground, can_log_in, conditions, mess
 from tests.postgres.users_ground import Shop, reached
 
 from pgtend.core.failpoints import on
-from pgtend.server.write import LOCK_CLASS, Lock
+from pgtend.postgres.locks import LOCK_CLASS, Lock
 
 DAY = 86_400.0
 DUAL = {"interval": "30d", "strategy": "DualRole", "grace": "1h"}

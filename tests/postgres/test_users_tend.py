@@ -18,8 +18,8 @@ from pgtend.core.clock import SystemClock
 from pgtend.core.findings import ObjectKey
 from pgtend.core.redaction import Sensitive
 from pgtend.kube.index import Index, record_of
+from pgtend.postgres.locks import LOCK_CLASS, Lock
 from pgtend.server.server import Server
-from pgtend.server.write import LOCK_CLASS, Lock
 from pgtend.users.admission import Admitted
 from pgtend.users.case import Case
 from pgtend.users.keeper import Keeper

@@ -9,28 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 import psycopg
 from psycopg import sql
 
 from pgtend.api.reasons import TargetReason
 from pgtend.core.errors import PgtendError
+from pgtend.postgres.locks import LOCK_CLASS, Lock
 from pgtend.postgres.session import Query, Row, Session
 from pgtend.server.standing import ServerIdentity
 from pgtend.telemetry.metrics import METRICS
 
 GUARD_STATE = "PGT01"
-# advisory lock (classid, objid): "pgtd", then what is locked
-LOCK_CLASS = 0x70677464
-
-
-class Lock(Enum):
-    """Roles, memberships, database and tablespace ACLs are shared objects: their DDL locks SHARED, always in the
-    maintenance database (advisory locks are per database). Database-local ACLs lock LOCAL in their database."""
-
-    SHARED = 1
-    LOCAL = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,10 @@ from pgtend.core.redaction import Sensitive, redact
 from pgtend.gate.classes import TaskType
 from pgtend.gate.decide import Permit
 from pgtend.postgres.errors import SqlClass, classify
+from pgtend.postgres.locks import Lock
 from pgtend.postgres.quoting import identifier
 from pgtend.server.server import Server
-from pgtend.server.write import Lock, Statement, WriteSession, is_guard
+from pgtend.server.write import Statement, WriteSession, is_guard
 from pgtend.users.actions import (
     NO_END,
     AlterRole,

@@ -21,10 +21,10 @@ def choose(programs: Programs, blocks: Iterator[bytes], *, schemas: Sequence[str
     PgtendError(SchemaNotInBackup) where one of them is not there."""
     everything, read = read_front(programs, blocks, ["--list"])
     inside, _ = read_front(programs, iter(read), ["--list", *(f"--schema={name}" for name in schemas)])
-    wanted = {number for number, _ in _entries(inside)}
+    wanted = {number for number, _, _ in entries(inside)}
     for name in schemas:
         wanted |= _itself(everything, name)
-    return b"".join(line + b"\n" for number, line in _entries(everything) if number in wanted), read
+    return b"".join(line + b"\n" for number, line, _ in entries(everything) if number in wanted), read
 
 
 def _itself(everything: bytes, schema: str) -> set[bytes]:
@@ -32,20 +32,20 @@ def _itself(everything: bytes, schema: str) -> set[bytes]:
     found: set[bytes] = set()
     for place, form in enumerate(_ITSELF):
         begins = form.format(schema).encode(errors="surrogateescape")
-        mine = [(number, line) for number, line in _entries(everything) if _ENTRY.sub(b"", line).startswith(begins)]
+        mine = [number for number, _, what in entries(everything) if what.startswith(begins)]
         if not mine and not place and schema != "public":  # which every database has, and no archive makes
             text = f"the backup holds no schema {schema} of that database"
             raise PgtendError(RestoreReason.SCHEMA_NOT_IN_BACKUP, text, object=schema, transient=False)
         if len(mine) > 1:  # a list does not quote: with a schema "a b" there, "a" cannot be told from it
             text = f"the list of the archive does not tell schema {schema} from another whose name begins like it"
             raise PgtendError(JobReason.ARCHIVE_UNREADABLE, text, object=schema, transient=False)
-        found |= {number for number, _ in mine}
+        found |= set(mine)
     return found
 
 
-def _entries(listing: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The number of each entry, and its line."""
+def entries(listing: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """The number of each entry, its line, and what of that says what it is."""
     for line in listing.split(b"\n"):
         match = _ENTRY.match(line)
         if match is not None:
-            yield match[1], line
+            yield match[1], line, line[match.end() :]

@@ -25,6 +25,7 @@ from pgtend.backups.jobs.programs import Child, Programs
 from pgtend.backups.jobs.report import Report, conclude, format_names
 from pgtend.backups.jobs.session import Access, Primary
 from pgtend.backups.jobs.snapshot import first_line
+from pgtend.backups.jobs.whole import Whole, give_back, read_whole
 from pgtend.backups.manifest import DatabaseContents, Manifest, StoredData, TableRows
 from pgtend.backups.plan import major_of
 from pgtend.core.clock import Clock, SystemClock
@@ -118,6 +119,11 @@ class _Restore:
                     with report.phase("choose"):
                         chosen_list, read = choose(self._programs, blocks, schemas=config.schemas)
                         blocks = chain(read, blocks)
+                whole = None
+                if not config.schemas and not beside:
+                    with report.phase("choose"):
+                        whole, read = read_whole(self._programs, self._access, blocks)
+                        blocks = chain(read, blocks)
                 if not there:
                     with report.phase("create"):
                         blocks = self._create(primary, blocks)
@@ -128,6 +134,8 @@ class _Restore:
         finally:
             reader.close()
         failpoint("backups.restore.restored")
+        with report.phase("database"):
+            lacks = self._give_back(primary, whole)
         with report.phase("check"):
             wanted = [
                 table for table in contents.tables if table.schema_name in (config.schemas or {table.schema_name})
@@ -143,7 +151,7 @@ class _Restore:
         }
         counted = f"{rows} rows counted and compared" if compared else f"rows not compared: {why}"
         part = f"{format_names(config.schemas)} in {config.source}" if config.schemas else config.source
-        return f"{part} of {manifest.backup_name} is in {config.database}: {len(wanted)} tables, {counted}"
+        return f"{part} of {manifest.backup_name} is in {config.database}{lacks}: {len(wanted)} tables, {counted}"
 
     def _look(self, primary: Primary) -> tuple[bool, bool]:
         """Whether the database exists, and whether it holds something. Raises PgtendError(DatabaseNotEmpty)."""
@@ -170,6 +178,15 @@ class _Restore:
             create(connection, name=config.database, owner=config.owner, source=source)
         failpoint("backups.restore.created")
         return chain(read, blocks)
+
+    def _give_back(self, primary: Primary, whole: Whole | None) -> str:
+        """Settings, grants and comment of the database, after its rows: a setting may forbid to write. Gives what is to
+        be told of those that the server refused."""
+        if whole is None or not whole.statements:
+            return ""
+        with self._access.session(primary, self._access.maintenance_database, writes=True) as connection:
+            _, refused = give_back(connection, database=self._config.database, whole=whole)
+        return f" without {format_names(refused, most=3)}, which the server refused" if refused else ""
 
     def _stream(
         self, primary: Primary, data: StoredData, reader: ObjectReader, blocks: Iterator[bytes], part: bytes | None
