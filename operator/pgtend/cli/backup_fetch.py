@@ -9,44 +9,21 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from errno import EEXIST
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from pgtend.backups.jobs.opening import compare_raw, compare_stored
+from pgtend.backups.jobs.opening import compare_raw, pour
 from pgtend.backups.manifest import StoredData
-from pgtend.core.errors import PgtendError
-from pgtend.objectstore.errors import NotFound, StoreError
-from pgtend.objectstore.pipe import unseal
-from pgtend.objectstore.reading import ObjectReader
 from pgtend.objectstore.s3 import Store
 
 
 def fetch(store: Store, data: StoredData, identities: Sequence[Any], sink: IO[bytes]) -> int:
     """The raw bytes of an object into `sink`; returns their number. All that was stored is read and compared, whatever
     happens to it later: damage in the store is named as such. Raises PgtendError, and what the sink raises."""
-    reader = ObjectReader(store=store, key=data.key)
-    raw, failure = 0, None
-    try:
-        try:
-            with closing(iter(unseal(source=reader, identities=identities))) as blocks:
-                for block in blocks:
-                    sink.write(block)
-                    raw += len(block)
-        except StoreError:
-            raise
-        except PgtendError as error:
-            failure = error
-        reader.drain()
-    except NotFound as error:
-        raise PgtendError(error.reason, error.message, object=data.key, transient=False) from error
-    finally:
-        reader.close()
-    compare_stored(data, reader)
-    if failure is not None:
-        raise PgtendError(failure.reason, f"{data.key}: {failure.message}", object=data.key, transient=False)
+    raw = pour(store, data, identities, sink.write)
     compare_raw(data, raw)
     return raw
 

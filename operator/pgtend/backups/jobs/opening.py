@@ -4,7 +4,8 @@ written. Reading back and restoring must not differ in what they take for sound.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from pgtend.backups.jobs.report import Report, format_names
 from pgtend.backups.manifest import Manifest, StoredData, Tombstone, parse_manifest
 from pgtend.core.errors import PgtendError
 from pgtend.core.redaction import Sensitive
-from pgtend.objectstore.errors import StoreReason
-from pgtend.objectstore.pipe import PipeReason, parse_identities, public_keys
+from pgtend.objectstore.errors import NotFound, StoreError, StoreReason
+from pgtend.objectstore.pipe import PipeReason, parse_identities, public_keys, unseal
 from pgtend.objectstore.reading import ObjectReader
 from pgtend.objectstore.s3 import Store
 
@@ -53,6 +54,33 @@ def matching_key(manifest: Manifest, identities: Sequence[Any]) -> str:
         object=manifest.backup_name,
         transient=False,
     )
+
+
+def pour(store: Store, data: StoredData, identities: Sequence[Any], take: Callable[[bytes], object]) -> int:
+    """Pass the raw bytes of an object to `take`; returns their number. The stored bytes are read to the end and
+    compared whatever happens to them later: damage in the store is named as such. Raises PgtendError, and what `take`
+    raises."""
+    reader = ObjectReader(store=store, key=data.key)
+    raw, failure = 0, None
+    try:
+        try:
+            with closing(iter(unseal(source=reader, identities=identities))) as blocks:
+                for block in blocks:
+                    take(block)
+                    raw += len(block)
+        except StoreError:
+            raise
+        except PgtendError as error:
+            failure = error
+        reader.drain()
+    except NotFound as error:
+        raise PgtendError(error.reason, error.message, object=data.key, transient=False) from error
+    finally:
+        reader.close()
+    compare_stored(data, reader)
+    if failure is not None:
+        raise PgtendError(failure.reason, f"{data.key}: {failure.message}", object=data.key, transient=False)
+    return raw
 
 
 def compare_stored(data: StoredData, reader: ObjectReader) -> None:

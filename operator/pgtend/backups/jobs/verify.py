@@ -8,16 +8,16 @@ manifest, naming the manifest's own checksum.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
 
 from pgtend import __version__
 from pgtend.backups.jobs.archive import ArchiveRows, count_toc_data
 from pgtend.backups.jobs.config import DatabaseFigures, JobReason, Size, VerifyConfig
+from pgtend.backups.jobs.creating import give
 from pgtend.backups.jobs.destination import open_store
 from pgtend.backups.jobs.opening import (
     compare_raw,
-    compare_stored,
     matching_key,
+    pour,
     read_identities,
     read_manifest,
 )
@@ -28,9 +28,8 @@ from pgtend.backups.manifest import DatabaseContents, Evidence, StoredData
 from pgtend.core.clock import Clock, SystemClock
 from pgtend.core.errors import PgtendError
 from pgtend.core.failpoints import failpoint
-from pgtend.objectstore.errors import AlreadyExists, NotFound, StoreError, StoreReason
-from pgtend.objectstore.pipe import PipeReason, unseal
-from pgtend.objectstore.reading import ObjectReader
+from pgtend.objectstore.errors import AlreadyExists, StoreError, StoreReason
+from pgtend.objectstore.pipe import PipeReason
 
 LEVEL = "Read"
 _BLOCK = 1 << 20
@@ -121,9 +120,14 @@ class _Verification:
             counter = ArchiveRows()
             counting = Background(lambda: _count(whole, counter), name="count")
             listed = Background(listing.stdout.read, name="toc")
-            sinks = [whole, listing]
-            raw = self._read_through(data, sinks)
-            for child in sinks:
+            taking = [whole, listing]
+
+            def feed(block: bytes) -> None:
+                # --list stops reading when it has seen enough; that of the other one is judged by its exit status
+                taking[:] = [child for child in taking if give(child, block)]
+
+            raw = pour(self._store, data, self._identities, feed)
+            for child in (whole, listing):
                 with suppress(OSError):
                     child.stdin.close()
             status = whole.wait()
@@ -141,36 +145,10 @@ class _Verification:
 
     def _check_globals(self, data: StoredData) -> None:
         tail = _Tail()
-        self._read_through(data, [tail])
+        pour(self._store, data, self._identities, tail.write)
         # pg_dumpall writes this as its last line, but for the psql restriction that newer versions put behind it.
         if b"PostgreSQL database cluster dump complete" not in tail.kept:
             raise PgtendError(PipeReason.TRUNCATED_ARCHIVE, f"{data.key} has no end", object=data.key, transient=False)
-
-    def _read_through(self, data: StoredData, sinks: list[Any]) -> int:
-        """Pass the raw bytes to every sink that still takes them; returns their number. The stored bytes are read to
-        the end and compared whatever happens to them later: damage in the store is named as such."""
-        reader = ObjectReader(store=self._store, key=data.key)
-        raw = 0
-        failure: PgtendError | None = None
-        try:
-            taking = list(sinks)
-            try:
-                for block in unseal(source=reader, identities=self._identities):
-                    raw += len(block)
-                    taking = [sink for sink in taking if _give(sink, block)]
-            except StoreError:
-                raise
-            except PgtendError as error:
-                failure = error
-            reader.drain()
-        except NotFound as error:
-            raise PgtendError(error.reason, error.message, object=data.key, transient=False) from error
-        finally:
-            reader.close()
-        compare_stored(data, reader)
-        if failure is not None:
-            raise PgtendError(failure.reason, f"{data.key}: {failure.message}", object=data.key, transient=False)
-        return raw
 
     def _write_evidence(self, evidence: Evidence) -> str:
         files = self._config.evidence_credentials
@@ -227,18 +205,3 @@ class _Tail:
 
     def write(self, block: bytes) -> None:
         self.kept = (self.kept + block)[-4096:]
-
-
-def _give(sink: Any, block: bytes) -> bool:
-    """Whether the sink took the block. `--list` stops reading when it has seen enough; that is no failure, and that of
-    the other one is judged by its exit status."""
-    if isinstance(sink, _Tail):
-        sink.write(block)
-        return True
-    try:
-        view = memoryview(block)
-        while view:
-            view = view[sink.stdin.write(view) :]
-    except OSError:
-        return False
-    return True
