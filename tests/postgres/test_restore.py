@@ -168,6 +168,7 @@ def test_a_role_without_superuser_restores_what_another_shall_own(kit: Kit) -> N
     assert owners == [(owner,)]
 
 
+EVERY_MAJOR = [14, 15, *(pytest.param(major, marks=pytest.mark.matrix) for major in (16, 17)), 18]
 WHOLE = """
 ALTER DATABASE {database} SET work_mem = '7MB';
 ALTER DATABASE {database} SET search_path = "a b", shop, public;
@@ -189,7 +190,7 @@ def whole_of(kit: Kit, database: str) -> str:
     return schema_of(kit, database, "--create").replace(database, "<database>")
 
 
-@pytest.mark.parametrize("server", [14, 15, 18], indirect=True)
+@pytest.mark.parametrize("server", EVERY_MAJOR, indirect=True)
 def test_what_belongs_to_the_database_as_a_whole_comes_back(kit: Kit) -> None:
     names = {name: kit.server.fresh_name(name) for name in ("owner", "reader")}
     source, copy = kit.databases[0], kit.server.fresh_name("whole")
