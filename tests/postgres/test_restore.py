@@ -320,6 +320,15 @@ def test_rows_that_a_schema_lacks_are_found(kit: Kit) -> None:
     assert "shop.orders has 5000 rows, the backup was taken of 5001" in told.message
 
 
+@pytest.mark.covers("PostgresOperation.reason.NotCompared")
+def test_a_server_that_is_lost_after_the_commit_is_not_told_as_nothing_restored(kit: Kit) -> None:
+    manifest, into, copy = str(kit.good_dump().manifest), role(kit, "SUPERUSER"), kit.server.fresh_name("copy")
+    with hooks(backups__restore__restored=once(lambda: kit.server.execute(f"ALTER ROLE {into.user} NOLOGIN"))):
+        told = fails(kit, manifest, into, copy, "NotCompared")
+    assert f"everything is in {copy}, but phase " in told.message
+    assert row_counts(kit.server, copy) == TABLES
+
+
 @pytest.mark.covers("PostgresOperation.reason.ObjectClash")
 def test_a_database_that_holds_something_is_refused_and_added_to_only_when_told(kit: Kit) -> None:
     manifest, into = str(kit.good_dump().manifest), role(kit, "SUPERUSER")

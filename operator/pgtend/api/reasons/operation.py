@@ -223,6 +223,12 @@ class OperationReason(Reason):
         "After the restore a table has another number of rows than the snapshot of the backup had.",
         "Look at what wrote to the database meanwhile; verify the backup.",
     )
+    NOT_COMPARED = (
+        "NotCompared",
+        "The backup is in the database and committed, but the server was lost before its settings and grants were given"
+        " back or its rows counted.",
+        "Look at the database before you use it; nothing has to be restored again.",
+    )
     RESTORE_FAILED = (
         "RestoreFailed",
         "The pod of the restore failed in another way; it is one transaction, so nothing was restored.",

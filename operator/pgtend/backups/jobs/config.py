@@ -160,6 +160,12 @@ class RestoreReason(Reason):
         "Restore into a database of its own, or remove what the message names.",
     )
     DISK_FULL = "DiskFull", "The server has no space left. Nothing was restored.", "Make room on the server."
+    NOT_COMPARED = (
+        "NotCompared",
+        "The backup is in the database and committed, but the server was lost before its settings and grants were given"
+        " back or its rows counted.",
+        "Look at the database before you use it; nothing has to be restored again.",
+    )
     RESTORE_FAILED = (
         "RestoreFailed",
         "pg_restore failed; it is one transaction, so nothing was restored.",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
@@ -134,13 +134,13 @@ class _Restore:
         finally:
             reader.close()
         failpoint("backups.restore.restored")
-        with report.phase("database"):
-            lacks = self._give_back(primary, whole)
-        with report.phase("check"):
-            wanted = [
-                table for table in contents.tables if table.schema_name in (config.schemas or {table.schema_name})
-            ]
-            compared, why = (False, "it was not empty before") if beside else self._compare(primary, contents, wanted)
+        wanted = [table for table in contents.tables if table.schema_name in (config.schemas or {table.schema_name})]
+        with self._committed():
+            with report.phase("database"):
+                lacks = self._give_back(primary, whole)
+            with report.phase("check"):
+                known = (False, "it was not empty before") if beside else self._compare(primary, contents, wanted)
+        compared, why = known
         rows = sum(table.rows or 0 for table in wanted) if compared else None
         report.values |= {
             "finished_at": self._clock.now(),
@@ -152,6 +152,20 @@ class _Restore:
         counted = f"{rows} rows counted and compared" if compared else f"rows not compared: {why}"
         part = f"{format_names(config.schemas)} in {config.source}" if config.schemas else config.source
         return f"{part} of {manifest.backup_name} is in {config.database}{lacks}: {len(wanted)} tables, {counted}"
+
+    @contextmanager
+    def _committed(self) -> Iterator[None]:
+        """What fails from here on fails with everything in the database, which must not be told as if nothing were."""
+        try:
+            yield
+        except (psycopg.Error, PgtendError) as error:
+            if isinstance(error, PgtendError) and error.reason is JobReason.ROW_COUNT_MISMATCH:
+                raise
+            why = error.message if isinstance(error, PgtendError) else first_line(error)
+            text = f"everything is in {self._config.database}, but phase {self._report.current} failed: {why}"
+            raise PgtendError(
+                RestoreReason.NOT_COMPARED, text, object=self._config.database, transient=False
+            ) from error
 
     def _look(self, primary: Primary) -> tuple[bool, bool]:
         """Whether the database exists, and whether it holds something. Raises PgtendError(DatabaseNotEmpty)."""
