@@ -206,7 +206,7 @@ def test_a_wrecked_database_is_there_again_and_the_record_says_how(ground: Groun
     assert (told["outcome"], told["reason"]) == ("Succeeded", "Restored"), told
     cluster.wait_condition(KIND, space, "part", "Ready", "True", "Succeeded", seconds=60)
     shown = status(ground, "part")
-    assert "--schema=shop" in shown["plan"]["sql"][0] and "shop in " in shown["items"][0]["message"]
+    assert "--use-list=<schema shop>" in shown["plan"]["sql"][0] and "shop in " in shown["items"][0]["message"]
     assert row_counts(ground.server, ground.database) == TABLES
 
     # the private key was in no request of the operator, nor is it in its log

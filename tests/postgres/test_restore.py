@@ -195,7 +195,7 @@ def test_what_belongs_to_the_database_as_a_whole_comes_back(kit: Kit) -> None:
     names = {name: kit.server.fresh_name(name) for name in ("owner", "reader")}
     source, copy = kit.databases[0], kit.server.fresh_name("whole")
     kit.sql(RICH.format(**names))
-    kit.sql("CREATE EXTENSION pgstattuple VERSION '1.4'")  # not the newest
+    kit.sql("CREATE EXTENSION pgstattuple")  # of a version that is not the newest the archive knows nothing
     allow(kit.server, source, kit.role)
     kit.server.execute(f"GRANT CONNECT ON DATABASE {source} TO {kit.role.user}")
     kit.server.execute(WHOLE.format(database=source, **names))
@@ -215,6 +215,18 @@ def test_what_belongs_to_the_database_as_a_whole_comes_back(kit: Kit) -> None:
     # and the negative: one setting of one role is seen
     kit.server.execute(f"ALTER ROLE {names['reader']} IN DATABASE {copy} RESET my.note")
     assert whole_of(kit, copy) != before
+
+
+def test_a_limit_that_is_given_back_does_not_keep_the_count_out(kit: Kit) -> None:
+    into, copy = role(kit), kit.server.fresh_name("closed")
+    owner = owner_of(kit, into)
+    # the dump itself needs to get in: with a limit of 0 only who is a superuser does
+    kit.server.execute(f"ALTER DATABASE {kit.databases[0]} CONNECTION LIMIT 0; ALTER ROLE {kit.role.user} SUPERUSER")
+    manifest = str(kit.good_dump().manifest)
+    status, told = kit.restore(manifest, into, copy, owner=owner)
+    assert (status, told.reason, told.rows_compared) == (0, "Restored", True), told
+    assert kit.server.execute("SELECT datconnlimit FROM pg_database WHERE datname = %s", [copy]) == [(0,)]
+    assert list(told.phases).index("check") < list(told.phases).index("database")
 
 
 @pytest.mark.parametrize("server", [14, 18], indirect=True)

@@ -144,7 +144,8 @@ class Restore:
             owner = identifier(database.owner) if database.owner is not None else f"<as in {found.backup}>"
             lines.append(f"CREATE DATABASE {identifier(database.name)} OWNER {owner}")
         owned = f" --no-owner --role={database.owner}" if database.owner is not None else ""
-        part = "".join(f" --schema={identifier(name)}" for name in self.options.select.schemas)
+        schemas = ", ".join(identifier(name) for name in self.options.select.schemas)
+        part = f" --use-list=<schema {schemas}>" if schemas else ""
         lines.append(
             f"pg_restore --single-transaction{owned}{part} -d {database.name} <{found.source} of {found.backup}>"
         )

@@ -52,8 +52,8 @@ _REASONS: tuple[tuple[str, JobReason | RestoreReason], ...] = (
 
 
 def run(config: RestoreConfig, *, clock: Clock | None = None) -> int:
-    """Restore as `config` says. Exit status 0 when all of it is in the database, else 1 and nothing of it is; a
-    termination message in both cases."""
+    """Restore as `config` says. Exit status 0 when all of it is in the database, else 1 and nothing of it is, unless
+    the reason is NotCompared or RowCountMismatch; a termination message in both cases."""
     report = Report(kind="Restore", path=config.termination_log)
     report.values |= {"manifest": config.manifest}
 
@@ -136,10 +136,11 @@ class _Restore:
         failpoint("backups.restore.restored")
         wanted = [table for table in contents.tables if table.schema_name in (config.schemas or {table.schema_name})]
         with self._committed():
-            with report.phase("database"):
-                lacks = self._give_back(primary, whole)
+            # counted first: a connection limit or a grant that is given back may keep us out
             with report.phase("check"):
                 known = (False, "it was not empty before") if beside else self._compare(primary, contents, wanted)
+            with report.phase("database"):
+                lacks = self._give_back(primary, whole)
         compared, why = known
         rows = sum(table.rows or 0 for table in wanted) if compared else None
         report.values |= {
