@@ -46,6 +46,9 @@ def test_the_board_and_what_its_words_mean(
     status = cluster.get("databaseuser", space, "lost")["status"]
     reason = next(c["reason"] for c in status["conditions"] if c["type"] == "Accepted")
     assert f"Accepted=False/{reason}" in said.output and "What to do: " in said.output
-    assert run("explain", "pgt/orders").output.strip() == "all is as it should be"
+    # what nobody asked for is not told, and that nothing is backed up is
+    well = run("explain", "pgt/orders").output
+    assert well.startswith("BackedUp=Unknown/NoPolicy since ") and "PoolHealthy" not in well
+    assert "PoolHealthy=Unknown/NotRequested" in run("explain", "pgt/orders", "PoolHealthy").output
     missing = run("explain", "pgt/nothing")
     assert missing.exit_code == 1 and f"there is no PostgresTarget {space}/nothing" in missing.output
